@@ -2,60 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import asdict
 
 import pytest
 
+from galamp.core.cluster_config import MAX_NODES
 from galamp.core.errors import RunFailed
-from galamp.core.nodes import Ranks
-from galamp.gossip.cluster.membership import ABSENT_S, Lane, Membership
+from galamp.core.nodes import MAX_LANES, MAX_LEARNERS
+from galamp.gossip.cluster.membership import ABSENT_S, TEXT_BYTES, Hello, Lane
+from galamp.gossip.cluster.starts import Counts
 from galamp.gossip.cluster.wire import Frame
-from galamp.memory.arrays import SharedArrays
-from galamp.memory.cluster_board import ClusterBoard
-
-NODES, LANES = 3, 2
-ALL = frozenset(range(NODES))
-
-
-class Node:
-    """One start of a node: its board, its membership, and the steps that its learners have made."""
-
-    def __init__(self, node: int, *, session: int, steps: int = 0, about: str = "a run") -> None:
-        self.ranks = Ranks(node, NODES, LANES)
-        size = self.ranks.all
-        self.board = ClusterBoard(SharedArrays.create(ClusterBoard.specs(NODES, size)), NODES, size)
-        self.board.begin(1, session)
-        for lane in range(LANES):
-            self.board.set_rank(lane, "at_start", steps)
-        self.rows = dict.fromkeys(range(size), 0) | dict.fromkeys(range(LANES), steps)
-        self.membership = Membership(self.ranks, self.board, about)
-
-    def hello(self) -> bytes:
-        own = {lane: self.rows[lane] for lane in range(LANES)}
-        return self.membership.hello([Lane(True, 3, 5)] * LANES, own)
-
-    def hear(self, *others: Node, now_s: float = 0.0) -> list[str | None]:
-        said = [self.membership.hear(o.ranks.node, o.hello(), now_s) for o in others]
-        for rank, steps in self.membership.starts.elsewhere().items():
-            self.rows[rank] = max(self.rows[rank], steps)
-        self.membership.update(ALL, now_s)
-        return said
-
-    @property
-    def overtaken(self) -> bool:
-        """Whether it is to end, as another process runs as this node."""
-        return self.board.overtaken_by is not None
-
-    @property
-    def total(self) -> int:
-        """Agent steps over all nodes, as this one counts them."""
-        return sum(self.rows.values()) + sum(map(self.board.missing, range(LANES)))
-
-
-def talk(*nodes: Node, rounds: int = 3) -> None:
-    for _ in range(rounds):
-        for one in nodes:
-            one.hear(*(other for other in nodes if other is not one))
+from galamp.memory.cluster_board import LARGEST_EPOCH, OVERTAKEN_KEPT, Start
+from tests.models.stepping import put_back, step_through
+from tests.support.node_starts import ALL, LANES, NODES, Node, talk
 
 
 def test_nodes_know_one_another_after_two_rounds() -> None:
@@ -92,11 +53,11 @@ def test_a_node_that_starts_anew_with_nothing_passes_what_others_know_of_it() ->
     for times in (2, 3, 4):
         other = Node(1, session=100 + times)
         one.hear(other)
-        assert one.board.node(1, "session") != 100 + times, "it is not taken for its predecessor"
+        assert one.board.start(1).session != 100 + times, "it is not taken for its predecessor"
         assert not other.membership.knows_this(0)
         talk(one, other, third)
         assert other.board.epoch == times
-        assert one.board.node(1, "epoch") == times
+        assert one.board.start(1).epoch == times
         assert one.membership.objection(1, before) == "", "of an earlier start"
         assert one.membership.objection(1, before._replace(epoch=times, number=1)) is None
 
@@ -217,6 +178,9 @@ def test_a_renumbered_start_is_not_taken_for_an_earlier_one() -> None:
     assert [node.total for node in (one, new, third)] == [70] * 3
 
 
+LOST = r"node 1.*start 1 .*0b\).*start 2 .*0c\).*--node-rank 1, which runs or has run; if it runs"
+
+
 def exchange(one: Node, *zombies: Node) -> None:
     """Each of two processes that run as one node, and the other node, tell what they know."""
     for each in zombies:
@@ -238,7 +202,7 @@ def test_of_two_processes_of_one_node_the_one_that_is_known_longer_ends(steps: i
         done += 10
     exchange(one, old, new)
     assert (old.overtaken, new.overtaken) == (True, False)
-    with pytest.raises(RunFailed, match=r"node 1.*start 1 .*0b\).*start 2 .*0c\).*--node-rank 1"):
+    with pytest.raises(RunFailed, match=LOST):
         old.membership.starts.check_place()
     new.membership.starts.check_place()
     assert [one.total, new.total] == [done] * 2
@@ -268,19 +232,28 @@ def test_one_of_two_processes_that_overtake_each_other_at_once_stays(order: int)
     assert one.total <= 70
 
 
-def test_a_zombie_that_several_starts_have_overtaken_unheard_ends() -> None:
+@pytest.mark.parametrize("starts", [3, OVERTAKEN_KEPT])
+def test_a_zombie_that_several_starts_have_overtaken_unheard_ends(starts: int) -> None:
     one, zombie = Node(0, session=10), Node(1, session=11)
     talk(one, zombie)
     zombie.rows[0] = 100
     talk(one, zombie)
-    for session in (12, 13, 14):
+    for session in range(12, 12 + starts):
         new = Node(1, session=session)
         new.rows[0] = 10
         talk(one, new)
     zombie.hear(one)
     assert zombie.overtaken
     exchange(one, zombie, new)
-    assert one.total == new.total == 130
+    assert one.total == new.total == 100 + 10 * starts
+
+
+def test_the_longest_text_of_the_largest_cluster_is_taken() -> None:
+    start = Start(LARGEST_EPOCH, 2**61, (2**61,) * OVERTAKEN_KEPT)
+    counts, lanes = Counts(10**15, 10**15), Lane(False, 2**40, 2**40)
+    each = (start,) * MAX_NODES, (counts,) * MAX_LEARNERS, (lanes,) * MAX_LANES
+    hello = Hello("x" * 1024, MAX_NODES - 1, *each)
+    assert len(json.dumps(asdict(hello), separators=(",", ":"))) < TEXT_BYTES
 
 
 def test_no_start_ends_for_one_that_had_ended_before_it_began() -> None:
@@ -296,12 +269,141 @@ def test_no_start_ends_for_one_that_had_ended_before_it_began() -> None:
     talk(one, new, third)
     new.membership.hear(2, said, 0.0)  # a replay
     assert not new.overtaken
-    assert new.board.epoch == third.board.node(1, "epoch") == 6
+    assert new.board.epoch == third.board.start(1).epoch == 6
     again = Node(1, session=31)  # the usual case: it has died, and comes back
     talk(one, again, third)
     for text in (said, one.hello(), new.hello()):
         again.membership.hear(0, text, 0.0)
     assert not again.overtaken
+
+
+def told_of_two_starts(*, steps: int) -> Node:
+    """Node 2, which knows the second start of node 1, that has made so many steps, and ended."""
+    third = Node(2, session=12)
+    talk(third, Node(1, session=20))
+    old = Node(1, session=21)
+    talk(third, old)
+    old.rows[0] = steps
+    talk(third, old)
+    assert third.board.start(1)[:2] == (2, 21)
+    return third
+
+
+HELLOS = [(0, 1), (0, 2), (1, 0), (1, 2)]
+"""Receiver and sender of the first hellos that new starts of nodes 0 and 1 hear."""
+
+
+@pytest.mark.parametrize("saved", [1000, 900, 0])
+def test_a_start_that_ended_long_ago_doubles_nothing_in_any_order_of_hellos(saved: int) -> None:
+    """Nodes 0 and 1 start again while node 2 lives, which tells of the start before."""
+    for order in itertools.permutations(HELLOS):
+        third = told_of_two_starts(steps=1000)
+        nodes = [Node(0, session=10), Node(1, session=30), third]
+        nodes[1].rows[0] = saved
+        nodes[1].board.set_rank(0, "at_start", saved)
+        for receiver, sender in order:
+            nodes[receiver].hear(nodes[sender])
+            assert nodes[0].total <= 1000
+        talk(*nodes)
+        assert [node.total for node in nodes] == [1000] * 3, order
+        assert not any(node.overtaken for node in nodes)
+
+
+@pytest.mark.parametrize("first", [0, 1, None])
+def test_steps_behind_a_cut_are_added_to_those_of_a_dead_start_once(first: int | None) -> None:
+    """Node 0, or node 1, hears node 2 first when the cut heals; or all hear all."""
+    third = told_of_two_starts(steps=1000)
+    one, new = Node(0, session=10), Node(1, session=30)
+    talk(one, new)
+    new.rows[0] = 100
+    talk(one, new)
+    if first is not None:
+        (one, new)[first].hear(third)
+        new.hear(one)
+    talk(one, new, third)
+    assert [node.total for node in (one, new, third)] == [1100] * 3
+
+
+def test_two_processes_on_both_sides_of_a_cut_double_nothing_whatever_their_epochs() -> None:
+    one, third = Node(0, session=10), Node(2, session=12)
+    talk(one, third, Node(1, session=20))
+    there = Node(1, session=31)
+    talk(third, there)
+    there.rows[0] = 100
+    talk(third, there)
+    for session in (32, 33):
+        here = Node(1, session=session)
+        talk(one, here)
+    here.rows[0] = 50
+    talk(one, here)
+    assert (there.board.epoch, here.board.epoch) == (2, 3)
+    third.hear(one)
+    there.hear(third)
+    third.hear(there)
+    for _ in range(6):
+        talk(one, third, rounds=1)
+        exchange(one, there, here)
+        exchange(third, there, here)
+        assert one.total <= 150
+        assert third.total <= 150
+    assert sorted([there.overtaken, here.overtaken]) == [False, True]
+    assert one.total == third.total == 150
+
+
+def test_of_two_that_have_overtaken_each_other_no_count_falls_or_doubles() -> None:
+    """The known one has counted a part of what the other one has made."""
+    one, third = Node(0, session=10), Node(2, session=12)
+    two = Node(1, session=21), Node(1, session=22)
+    one.hear(two[0])
+    third.hear(two[1])
+    two[0].rows[0], two[1].rows[0] = 100, 7
+    one.hear(two[0])
+    third.hear(two[1])
+    from_one, from_third = one.hello(), third.hello()
+    two[0].told(2, from_third)
+    two[1].told(0, from_one)
+    two[0].rows[0] += 30
+    talk(one, two[0])
+    talk(third, two[1])
+    assert [one.total, third.total] == [137, 107]
+    seen = 0
+    for _ in range(4):
+        third.hear(one)
+        one.hear(third)
+        exchange(one, *two)
+        exchange(third, *two)
+        assert seen <= third.total <= 137
+        seen = third.total
+    assert one.total == third.total == 137
+
+
+def test_a_start_that_has_lost_its_place_passes_none_any_more() -> None:
+    """Else the one that stays, which has overtaken it, would end as well."""
+    one, old, third = (Node(node, session=10 + node) for node in range(NODES))
+    talk(one, old)
+    talk(one, Node(1, session=13))
+    third.hear(Node(1, session=14))
+    old.hear(one, third)
+    assert (old.overtaken, old.board.epoch) == (True, 1)
+
+
+def test_a_bridge_killed_while_it_takes_a_newer_start_loses_and_doubles_no_step() -> None:
+    """Its next incarnation knows the old start or the new one, with all steps of either."""
+    one, old = Node(0, session=10), Node(1, session=11)
+    talk(one, old)
+    old.rows[0], old.rows[1] = 1000, 500
+    talk(one, old)
+    new = Node(1, session=12)
+    new.hear(one)
+    new.rows[0] = 70
+    text, starts, found = new.hello(), one.membership.starts, set[tuple[int, ...]]()
+    states = step_through(one.arrays, lambda: one.membership.hear(1, text, 0.0)).states
+    for state in states:
+        put_back(one.arrays, state)
+        found.add((one.board.start(1).session, *starts.elsewhere().values()))
+        assert one.board.start(1).after == ((11,) if one.board.start(1).session == 12 else ())
+    assert len(states) > 3
+    assert found == {(11, 1000, 500, 0, 0), (12, 1070, 500, 0, 0)}
 
 
 def test_hearsay_of_a_present_start_is_not_added() -> None:
@@ -366,4 +468,4 @@ def test_texts_that_are_none_are_refused_and_change_nothing(change: dict[str, ob
         assert one.membership.hear(1, noise, 0.0)
     one.membership.update(ALL, 0.0)
     assert not one.membership.present(1)
-    assert (one.board.epoch, one.board.node(1, "epoch")) == (1, 0)
+    assert (one.board.epoch, one.board.start(1).epoch) == (1, 0)

@@ -425,10 +425,10 @@ def test_a_node_whose_start_is_not_known_is_told_so_at_once(two: TwoNodes) -> No
     for _ in range(3):
         two.until(lambda: two[0].bridge._hello_due_s > two.now_s + 0.4)
         again = two.begin_anew(1)
-        epoch = two[0].board.node(1, "epoch")
+        epoch = two[0].board.start(1).epoch
         for _ in range(4):
             two.step(0.06)
-        assert two[0].board.node(1, "epoch") == again.board.epoch == epoch + 1
+        assert two[0].board.start(1).epoch == again.board.epoch == epoch + 1
         assert two[0].board.node(1, "present")
         assert again.bridge._membership.knows_this(0)
 

@@ -165,7 +165,7 @@ class Membership:
         rank = self._ranks.here(frame.rank)
         if rank not in self._ranks.learners_of(node):
             return f"node {node} publishes as learner {frame.rank}, which is not its own"
-        if frame.epoch != self._board.node(node, "epoch"):
+        if frame.epoch != self._board.start(node).epoch:
             return ""
         if frame.number <= self._board.rank(rank, "number"):
             return ""
@@ -174,7 +174,7 @@ class Membership:
     def repeats(self, frame: Frame) -> bool:
         """Whether a frame is the newest publication that was taken of its learner, once more."""
         board, rank = self._board, self._ranks.here(frame.rank)
-        known = board.node(self._ranks.node_of(rank), "epoch"), board.rank(rank, "number")
+        known = board.start(self._ranks.node_of(rank)).epoch, board.rank(rank, "number")
         return (frame.epoch, frame.number) == known and bool(board.rank(rank, "mirrored"))
 
 
