@@ -316,9 +316,9 @@ class Bridge:
         """Count a refusal; leave a notice of it, unless there was one a moment ago."""
         now_s = self._now_s
         self.board.set_node(node, "refused", self.board.node(node, "refused") + 1)
-        print(text, flush=True)
         if now_s - self._refused_s.get(node, -REFUSALS_EVERY_S) >= REFUSALS_EVERY_S:
             self._refused_s[node] = now_s
+            print(text, flush=True)
             self.board.notice(text)
 
     def _follow(self, now_s: float) -> None:
