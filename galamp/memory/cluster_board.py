@@ -3,7 +3,8 @@
     bridge --writes--> ClusterBoard --> supervisor: who is alive, notices; learners: settled
                             `--> the next incarnation of the bridge, which goes on from it
 
-One writer, the bridge. Only runs on several machines have one.
+One writer, the bridge; but the supervisor writes `at_start`, before it starts any process. Only
+runs on several machines have one.
 """
 
 from __future__ import annotations

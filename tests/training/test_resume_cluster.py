@@ -49,6 +49,11 @@ def test_the_agent_steps_of_the_others_are_counted_on(nodes: int, tmp_path: Path
         layout.status_board.learner(rank)["agent_steps"] = 10
     _restore_steps_elsewhere({"steps_elsewhere": [30, 40]}, layout)
     assert layout.status_board.agent_steps() == 90
+    if nodes == 2:
+        assert layout.board is not None
+        noted = [layout.board.rank(rank, "at_start") for rank in layout.plan.ranks.remote]
+        assert [layout.board.rank(rank, "at_start") for rank in range(2)] == [10, 10]
+        assert noted == [0, 0]
     own = [layout.status_board.learner(rank)["agent_steps"] for rank in range(2)]
     assert own == ([80, 10] if nodes == 1 else [10, 10])
     found = layout.states[0].restore()

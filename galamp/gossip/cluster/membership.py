@@ -189,7 +189,7 @@ class Membership:
         """Whether a frame is the newest publication that was taken of its learner, once more."""
         board, rank = self._board, self._ranks.here(frame.rank)
         known = board.start(self._ranks.node_of(rank)).epoch, board.rank(rank, "number")
-        return (frame.epoch, frame.number) == known and bool(board.rank(rank, "mirrored"))
+        return (frame.epoch, frame.number) == known
 
 
 def _session(node: int, told: dict[str, object]) -> int:
