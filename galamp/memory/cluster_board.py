@@ -3,8 +3,8 @@
     bridge --writes--> ClusterBoard --> supervisor: who is alive, notices; learners: settled
                             `--> the next incarnation of the bridge, which goes on from it
 
-One writer, the bridge; but the supervisor writes `at_start`, before it starts any process. Only
-runs on several machines have one.
+One writer, the bridge; but the supervisor writes what this start goes on from, before it starts any
+process. Only runs on several machines have one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ its agent steps at this start.
 class Start(NamedTuple):
     """One start of a node: its number, a random one, and those of the starts that it has overtaken.
 
-    `after` are the sessions of the starts that it has renumbered itself past, newest first.
+    `after` are the sessions of the starts that it has renumbered itself past, newest first, and of
+    those whose agent steps were in the checkpoint that it goes on from.
     """
 
     epoch: Annotated[int, Range(0, LARGEST_EPOCH)]
@@ -105,6 +106,15 @@ class ClusterBoard:
     def own(self) -> Start:
         """This start of this node."""
         return Start(self.epoch, self.session, _sessions(self._after.tolist()))
+
+    @property
+    def sessions(self) -> tuple[int, ...]:
+        """Sessions of this start, and of those that its agent steps may have been made in."""
+        return tuple(filter(None, (self.session, *self.own.after)))
+
+    def come_after(self, sessions: tuple[int, ...]) -> None:
+        """Note the sessions of the starts that this one goes on from (supervisor only)."""
+        self._after[:] = _row(sessions)
 
     def begin(self, epoch: int, session: int, after: tuple[int, ...] = ()) -> None:
         """Begin, or renumber, this start of the node; one with a session has begun.

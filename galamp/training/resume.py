@@ -30,7 +30,7 @@ from galamp.supervision.layout import RunLayout
 from galamp.supervision.plan import Plan
 from galamp.telemetry.consensus import History
 from galamp.telemetry.metric_history import rows_before
-from galamp.telemetry.recorder import STEPS_ELSEWHERE, Recorder
+from galamp.telemetry.recorder import SESSIONS, STEPS_ELSEWHERE, Recorder
 from galamp.training.resize import resized
 from galamp.training.resume_point import ResumePoint
 
@@ -107,6 +107,7 @@ def _restore_steps_elsewhere(progress: dict[str, Any], run_layout: RunLayout) ->
     if run_layout.board is not None:
         for rank in range(run_layout.count):
             run_layout.board.set_rank(rank, "at_start", board.learner(rank)["agent_steps"])
+        run_layout.board.come_after(tuple(progress.get(SESSIONS, ())))
     if run_layout.plan.place is not None:
         for rank, count in zip(run_layout.plan.ranks.remote, steps, strict=bool(steps)):
             board.learner(rank)["agent_steps"] = count

@@ -90,7 +90,7 @@ class Bridge:
         self._identity = WireIdentity(task.run, task.model, size, ranks.all, task.wire)
         self._packings = dict[int, Packing]()
         if not self.board.session:
-            self.board.begin(1, 1 + secrets.randbits(61))
+            self.board.begin(1, 1 + secrets.randbits(61), self.board.own.after)
         self._membership = Membership(ranks, self.board, task.about)
         self._arrivals = Arrivals(
             ranks, self._identity, self._membership, self._mirrors, self.board, self._rows,

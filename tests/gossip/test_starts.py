@@ -302,6 +302,24 @@ def test_of_two_that_have_overtaken_each_other_no_count_falls_or_doubles() -> No
     assert one.total == third.total == 137
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_steps_of_a_checkpoint_that_another_process_goes_on_from_count_once(epoch: int) -> None:
+    """The first one was cut off, and runs; those that the second one meets never heard of it."""
+    one, old = Node(0, session=10), Node(1, session=11)
+    old.board.begin(epoch, 11)
+    old.rows[0] = 1000
+    new = Node(1, session=12, after=(11,))
+    new.rows[0] = 1000
+    new.board.set_rank(0, "at_start", 1000)
+    talk(one, new)
+    new.rows[0] += 50
+    for _ in range(4):
+        old.rows[0] += not old.overtaken
+        exchange(one, old, new)
+    assert [old.overtaken, new.overtaken] == [epoch == 1, epoch == 3]
+    assert 1050 <= one.total <= 1054
+
+
 def test_a_start_that_has_lost_its_place_passes_none_any_more() -> None:
     """Else the one that stays, which has overtaken it, would end as well."""
     one, old, third = (Node(node, session=10 + node) for node in range(NODES))

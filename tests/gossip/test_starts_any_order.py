@@ -35,13 +35,21 @@ class Folder:
 
     def __init__(self) -> None:
         self.steps, self.made = 0, dict[int, int]()
+        self.sessions: tuple[int, ...] = ()
+
+    def copy(self) -> Folder:
+        """A copy of it, as on another machine."""
+        folder = Folder()
+        vars(folder).update(vars(self))
+        return folder
 
 
 class Process(Node):
     """A start whose counts are watched; it has one learner."""
 
     def __init__(self, node: int, session: int, folder: Folder) -> None:
-        super().__init__(node, session=session, steps=folder.steps, lanes=1)
+        steps, after = folder.steps, folder.sessions
+        super().__init__(node, session=session, steps=steps, lanes=1, after=after)
         self.node, self.folder, self.side = node, folder, 0
         self.seen = [0] * NODES
         self.made: Made = tuple({} for _ in range(NODES))
@@ -53,7 +61,9 @@ class Process(Node):
         self.made[self.node][self.session] += steps
 
     def save(self) -> None:
-        self.folder.steps, self.folder.made = self.saved, dict(self.made[self.node])
+        folder = self.folder
+        folder.steps, folder.sessions = self.saved, self.board.sessions
+        folder.made = dict(self.made[self.node])
 
     def says(self) -> Hello:
         return Hello(self.hello(), tuple(map(dict, self.made)))
@@ -114,9 +124,9 @@ class Cluster:
                 self._start(each.node, self.random.choice([each.folder, Folder()]))
 
     def _twin(self, process: Process) -> None:
-        """Its job is started twice."""
+        """Its job is started twice: from its checkpoint, or with nothing."""
         if sum(each.node == process.node for each in self.live) == 1:
-            self._start(process.node, Folder())
+            self._start(process.node, self.random.choice([process.folder.copy(), Folder()]))
 
     def _tell(self, process: Process) -> None:
         """It hears another node: now, or what was told before, by another process perhaps."""
@@ -168,7 +178,7 @@ class Cluster:
 
 @pytest.mark.parametrize("twins", [False, True])
 @pytest.mark.parametrize(
-    "seeds", [range(140, 170), pytest.param(range(1000, 4000), marks=pytest.mark.slow)]
+    "seeds", [range(105, 125), pytest.param(range(1000, 4000), marks=pytest.mark.slow)]
 )
 def test_in_any_order_of_events_none_is_counted_twice_and_no_count_falls(
     seeds: range, twins: bool

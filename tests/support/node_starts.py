@@ -15,13 +15,21 @@ class Node:
     """One start of a node: its board, its membership, and the steps that its learners have made."""
 
     def __init__(
-        self, node: int, *, session: int, steps: int = 0, about: str = "a run", lanes: int = LANES
+        self,
+        node: int,
+        *,
+        session: int,
+        steps: int = 0,
+        about: str = "a run",
+        lanes: int = LANES,
+        after: tuple[int, ...] = (),
     ) -> None:
+        """Begin, from a checkpoint with so many `steps` of each learner, of starts `after`."""
         self.ranks, self.session = Ranks(node, NODES, lanes), session
         size = self.ranks.all
         self.arrays = SharedArrays.create(ClusterBoard.specs(NODES, size))
         self.board = ClusterBoard(self.arrays, NODES, size)
-        self.board.begin(1, session)
+        self.board.begin(1, session, after)
         for lane in range(lanes):
             self.board.set_rank(lane, "at_start", steps)
         self.rows = dict.fromkeys(range(size), 0) | dict.fromkeys(range(lanes), steps)
