@@ -302,6 +302,24 @@ def test_of_two_that_have_overtaken_each_other_no_count_falls_or_doubles() -> No
     assert one.total == third.total == 137
 
 
+def test_a_start_replaces_none_that_has_counted_one_which_it_does_not_know_of() -> None:
+    """That one, which lives behind a cut, would take its own steps for those of the new start."""
+    one, third = Node(0, session=10), Node(2, session=12)
+    cut_off, known, new = (Node(1, session=session) for session in (23, 21, 22))
+    cut_off.rows[0] = 100
+    third.hear(cut_off)
+    one.hear(known)
+    new.hear(one)
+    known.hear(third)
+    one.hear(known)
+    assert one.total == 100
+    new.board.begin(5, 22, new.board.own.after)
+    one.hear(new)
+    cut_off.hear(one)
+    talk(one, new)
+    assert [one.total, new.total, cut_off.total] == [100] * 3
+
+
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_steps_of_a_checkpoint_that_another_process_goes_on_from_count_once(epoch: int) -> None:
     """The first one was cut off, and runs; those that the second one meets never heard of it."""

@@ -7,9 +7,9 @@ that starts in an empty folder cannot know how often it was started before; the 
 with epoch 1. Where another node knows a start of it that it does not know, it overtakes that one:
 it renumbers itself past it, and tells which sessions, the random numbers of starts, it has so
 overtaken, and which these had; a start that goes on from a checkpoint has overtaken those whose
-agent steps are in it. A node takes a start in place of the one it knows only if it has
-overtaken that one, and all that one has: a greater epoch alone says nothing, as it may be that of a
-start which has ended long ago, and of which another node tells.
+agent steps are in it. A node takes a start in place of the one it knows only if it has overtaken
+that one, and all that one has: a greater epoch alone says nothing, as it may be that of a start
+which has ended long ago, and of which another node tells.
 
 A start whose own session another one has overtaken has lost its place: two processes run as the
 same node, or did, and the one that the others know last stays. A start cannot overtake what it has
