@@ -3,7 +3,8 @@
     bridge --writes--> ClusterBoard --> supervisor: who is alive, notices; learners: settled
                             `--> the next incarnation of the bridge, which goes on from it
 
-One writer, the bridge. Only runs on several machines have one.
+One writer, the bridge; but the supervisor writes what this start goes on from, before it starts any
+process. Only runs on several machines have one.
 """
 
 from __future__ import annotations
@@ -22,26 +23,32 @@ SETTLE_LIMIT_S = 12.0
 """Longest wait at the start for other nodes' vectors: of the bridge, and of learners for it, which
 may hang."""
 _SETTLED, _EPOCH, _SESSION, _HEAD, _BY_EPOCH, _BY_SESSION, _WORDS = range(7)
-OVERTAKEN_KEPT = 8
-"""Sessions that a start has overtaken, of which it tells: the newest."""
+OVERTAKEN_KEPT = 32
+"""Most sessions that a start tells it has overtaken: the newest. A process of a node that was cut
+off alone while more starts than these came and went elsewhere is not known to have lost its place,
+and its agent steps may count twice."""
 LARGEST_EPOCH = 2**40
 
-NODE_WORDS = ("epoch", "session", "present", "received", "sent", "overwritten", "refused")
-"""Of each node: the newest start of it that is known, whether it can be reached and agrees, frames
-that were taken from it, that were sent to it, and that newer ones replaced, and what was refused.
+NODE_WORDS = ("bank", "present", "received", "sent", "overwritten", "refused")
+"""Of each node: which of two banks holds its newest start, whether it can be reached and agrees,
+frames that were taken from it, that were sent to it, and that newer ones replaced, and what was
+refused.
 """
-RANK_WORDS = ("alive", "number", "mirrored", "at_start", "before", "since")
+BANKS = 2
+"""Places for a start of a node and the counts of its learners: a new one is written where the known
+one is not, and is taken by one word. So a bridge that is killed meanwhile leaves the known one."""
+RANK_WORDS = ("alive", "number", "mirrored", "at_start")
 """Of each learner, by its number here: whether another node's runs, the number of its newest
 publication that was taken, whether its slots hold one of those since its node came; of an own one
-its agent steps at this start. Of all: those that the other nodes know of its node's earlier starts;
-of another node's: those of the start that is known.
+its agent steps at this start.
 """
 
 
 class Start(NamedTuple):
     """One start of a node: its number, a random one, and those of the starts that it has overtaken.
 
-    `after` are the sessions of the starts that it has renumbered itself past, newest first.
+    `after` are the sessions of the starts that it has renumbered itself past, newest first, and of
+    those whose agent steps were in the checkpoint that it goes on from.
     """
 
     epoch: Annotated[int, Range(0, LARGEST_EPOCH)]
@@ -57,6 +64,8 @@ class ClusterBoard:
         self._nodes = arrays["cluster.nodes"]
         self._ranks = arrays["cluster.ranks"]
         self._after = arrays["cluster.after"]
+        self._starts = arrays["cluster.starts"]
+        self._counts = arrays["cluster.counts"]
         self._notices = arrays["cluster.notices"]
         self.nodes, self.ranks = nodes, ranks
         self._read = 0
@@ -68,7 +77,9 @@ class ClusterBoard:
             ArraySpec("cluster", (_WORDS,), "int64"),
             ArraySpec("cluster.nodes", (nodes, len(NODE_WORDS)), "int64"),
             ArraySpec("cluster.ranks", (ranks, len(RANK_WORDS)), "int64"),
-            ArraySpec("cluster.after", (nodes + 1, OVERTAKEN_KEPT), "int64"),  # the last: its own
+            ArraySpec("cluster.starts", (BANKS, nodes, 2 + OVERTAKEN_KEPT), "int64"),
+            ArraySpec("cluster.after", (OVERTAKEN_KEPT,), "int64"),
+            ArraySpec("cluster.counts", (BANKS, ranks, 2), "int64"),
             ArraySpec("cluster.notices", (NOTICES, NOTICE_BYTES), "uint8"),
         ]
 
@@ -94,12 +105,24 @@ class ClusterBoard:
     @property
     def own(self) -> Start:
         """This start of this node."""
-        return Start(self.epoch, self.session, self._sessions(-1))
+        return Start(self.epoch, self.session, _sessions(self._after.tolist()))
+
+    @property
+    def sessions(self) -> tuple[int, ...]:
+        """Sessions of this start, and of those that its agent steps may have been made in."""
+        return tuple(filter(None, (self.session, *self.own.after)))
+
+    def come_after(self, sessions: tuple[int, ...]) -> None:
+        """Note the sessions of the starts that this one goes on from (supervisor only)."""
+        self._after[:] = _row(sessions)
 
     def begin(self, epoch: int, session: int, after: tuple[int, ...] = ()) -> None:
-        """Begin, or renumber, this start of the node; one with a session has begun."""
-        self._set_sessions(-1, after)
+        """Begin, or renumber, this start of the node; one with a session has begun.
+
+        In this order: nodes take what it has overtaken with a new epoch only.
+        """
         self._words[_EPOCH] = epoch
+        self._after[:] = _row(after)
         self._words[_SESSION] = session
 
     @property
@@ -115,20 +138,23 @@ class ClusterBoard:
 
     def start(self, node: int) -> Start:
         """Return the newest start of another node that is known; epoch 0: none is."""
-        return Start(self.node(node, "epoch"), self.node(node, "session"), self._sessions(node))
+        epoch, session, *after = self._starts[self.node(node, "bank"), node].tolist()
+        return Start(epoch, session, _sessions(after))
 
-    def set_start(self, node: int, start: Start) -> None:
-        """Set the newest start of another node that is known."""
-        self._set_sessions(node, start.after)
-        self.set_node(node, "session", start.session)
-        self.set_node(node, "epoch", start.epoch)
+    def replace(self, node: int, start: Start, ranks: range, counts: npt.NDArray[np.int64]) -> None:
+        """Set the newest start of another node that is known, with the counts of its learners.
 
-    def _sessions(self, at: int) -> tuple[int, ...]:
-        return tuple(filter(None, self._after[at].tolist()))
-
-    def _set_sessions(self, at: int, sessions: tuple[int, ...]) -> None:
-        kept = sessions[:OVERTAKEN_KEPT]
-        self._after[at] = (*kept, *(0,) * (OVERTAKEN_KEPT - len(kept)))
+        Args:
+            node: the node.
+            start: its start.
+            ranks: its learners.
+            counts: `before` and `since` of each: [ranks, 2].
+        """
+        bank = 1 - self.node(node, "bank")
+        self._starts[bank, node] = (start.epoch, start.session, *_row(start.after))
+        self._counts[bank, ranks.start : ranks.stop] = counts
+        memory_fence()
+        self.set_node(node, "bank", bank)
 
     def node(self, node: int, name: str) -> int:
         """Return a word of a node."""
@@ -146,13 +172,18 @@ class ClusterBoard:
         """Set a word of a learner."""
         self._ranks[rank, _RANK[name]] = value
 
-    def counts(self, ranks: range) -> npt.NDArray[np.int64]:
-        """Return `before` and `since` of these learners, which can be written: [ranks, 2]."""
-        return self._ranks[ranks.start : ranks.stop, _RANK["before"] :]
+    def counts(self, node: int, ranks: range) -> npt.NDArray[np.int64]:
+        """Return the agent steps of learners of a node, which can be written: [ranks, 2].
+
+        `before`: those that the other nodes know of its node's earlier starts; `since`: of another
+        node's learner, those of the start that is known.
+        """
+        return self._counts[self.node(node, "bank"), ranks.start : ranks.stop]
 
     def missing(self, rank: int) -> int:
         """Return the agent steps of a learner here that only the other nodes know of."""
-        return max(0, self.rank(rank, "before") - self.rank(rank, "at_start"))
+        before = int(self._counts[0, rank, 0])  # the start of this node is replaced by none
+        return max(0, before - self.rank(rank, "at_start"))
 
     def notice(self, text: str) -> None:
         """Leave one line for the supervisor; of too many the newest stay."""
@@ -174,3 +205,12 @@ class ClusterBoard:
 
 _NODE = {name: at for at, name in enumerate(NODE_WORDS)}
 _RANK = {name: at for at, name in enumerate(RANK_WORDS)}
+
+
+def _sessions(row: list[int]) -> tuple[int, ...]:
+    return tuple(filter(None, row))
+
+
+def _row(sessions: tuple[int, ...]) -> tuple[int, ...]:
+    kept = sessions[:OVERTAKEN_KEPT]
+    return *kept, *(0,) * (OVERTAKEN_KEPT - len(kept))

@@ -15,7 +15,7 @@ from galamp.core.config import RunConfig
 from galamp.core.errors import UserError
 from galamp.core.nodes import MAX_LANES, MAX_LEARNERS, Place, Ranks
 from galamp.gossip.cluster import port_class
-from galamp.gossip.cluster.wire import FLOAT32
+from galamp.gossip.cluster.wire import FLOAT32, PROTOCOL
 
 
 def check_cluster(config: RunConfig, place: Place, lanes: int) -> None:
@@ -53,9 +53,9 @@ def about_run(config: RunConfig, ranks: Ranks, env_id: str, network: str, parame
     wire = config.cluster.wire
     also += "" if wire == FLOAT32 else f", {wire} on the wire"
     return (
-        f"galamp {galamp.__version__}, {env_id}, {config.algorithm.algorithm}, "
-        f"{network} of {parameters:,} parameters, {ranks.nodes} nodes of "
-        f"{ranks.lanes} learners, {gossip.graph}{also}, seed {config.seed}"
+        f"galamp {galamp.__version__} (protocol {PROTOCOL}), {env_id}, "
+        f"{config.algorithm.algorithm}, {network} of {parameters:,} parameters, "
+        f"{ranks.nodes} nodes of {ranks.lanes} learners, {gossip.graph}{also}, seed {config.seed}"
     )
 
 

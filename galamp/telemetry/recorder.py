@@ -52,7 +52,7 @@ from galamp.telemetry.throughput_facts import FactsReader
 from galamp.telemetry.time_left import TimeLeft
 
 MAX_EVENTS = 50
-STEPS_ELSEWHERE, MACHINES = "steps_elsewhere", "machines"
+STEPS_ELSEWHERE, MACHINES, SESSIONS = "steps_elsewhere", "machines", "sessions"
 """In a checkpoint's progress: agent steps of each learner of the other nodes of a run; the place of
 this one among them, also where it has gone on alone since."""
 LATEST_FORMER_S = -0.001

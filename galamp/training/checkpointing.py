@@ -30,7 +30,7 @@ from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
 from galamp.storage.links import BEST, LATEST
 from galamp.supervision.layout import RunLayout
-from galamp.telemetry.recorder import STEPS_ELSEWHERE
+from galamp.telemetry.recorder import SESSIONS, STEPS_ELSEWHERE
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 
 MIN_KEPT = 2
@@ -239,6 +239,7 @@ class Saver:
         if board is not None:  # with what earlier starts of this node have done
             for rank, state in enumerate(states):
                 state.counters["agent_steps"] += board.missing(rank)
+            progress[SESSIONS] = list(board.sessions)  # now: all that these counts hold
         learners = tuple(learner_state(rank, state, layout) for rank, state in enumerate(states))
         progress["agent_steps"] = sum(state.counters["agent_steps"] for state in states)
         progress["agent_steps"] += sum(progress.get(STEPS_ELSEWHERE, ()))

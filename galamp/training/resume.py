@@ -30,7 +30,7 @@ from galamp.supervision.layout import RunLayout
 from galamp.supervision.plan import Plan
 from galamp.telemetry.consensus import History
 from galamp.telemetry.metric_history import rows_before
-from galamp.telemetry.recorder import STEPS_ELSEWHERE, Recorder
+from galamp.telemetry.recorder import SESSIONS, STEPS_ELSEWHERE, Recorder
 from galamp.training.resize import resized
 from galamp.training.resume_point import ResumePoint
 
@@ -101,8 +101,13 @@ def _restore_steps_elsewhere(progress: dict[str, Any], run_layout: RunLayout) ->
     """Count on from what the learners of other nodes had done; the first one here has it if alone.
 
     They tell what they have done since. The run has the place that it had, see `resume_place`.
+    What those here had done is noted before any process starts: a bridge may begin much later.
     """
     steps, board = progress.get(STEPS_ELSEWHERE, ()), run_layout.status_board
+    if run_layout.board is not None:
+        for rank in range(run_layout.count):
+            run_layout.board.set_rank(rank, "at_start", board.learner(rank)["agent_steps"])
+        run_layout.board.come_after(tuple(progress.get(SESSIONS, ())))
     if run_layout.plan.place is not None:
         for rank, count in zip(run_layout.plan.ranks.remote, steps, strict=bool(steps)):
             board.learner(rank)["agent_steps"] = count

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from galamp.algorithms.flat_parameters import Span
 from galamp.core.decode import Limits, Range, decode
@@ -47,6 +47,7 @@ class ProgressElsewhere:
 
     steps_elsewhere: tuple[int, ...] = ()
     machines: Ranks | None = None
+    sessions: tuple[Annotated[int, Range(1, 2**62)], ...] = ()
 
 
 @dataclass(frozen=True)

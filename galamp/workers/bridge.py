@@ -90,7 +90,7 @@ class Bridge:
         self._identity = WireIdentity(task.run, task.model, size, ranks.all, task.wire)
         self._packings = dict[int, Packing]()
         if not self.board.session:
-            self._begin()
+            self.board.begin(1, 1 + secrets.randbits(61), self.board.own.after)
         self._membership = Membership(ranks, self.board, task.about)
         self._arrivals = Arrivals(
             ranks, self._identity, self._membership, self._mirrors, self.board, self._rows,
@@ -118,12 +118,6 @@ class Bridge:
         self._now_s, self._told_s = self._opened_s, self._opened_s - HELLO_PAUSE_S
         self._spare_due_s = self._opened_s
         self._follows = itertools.cycle(ranks.remote)
-
-    def _begin(self) -> None:
-        """Begin this start of the node; only its first bridge does so."""
-        for rank in range(self._ranks.lanes):
-            self.board.set_rank(rank, "at_start", self._rows[rank]["agent_steps"])
-        self.board.begin(1, 1 + secrets.randbits(61))
 
     def run(self) -> None:
         """Repeat `step` until the run is over.
@@ -316,9 +310,9 @@ class Bridge:
         """Count a refusal; leave a notice of it, unless there was one a moment ago."""
         now_s = self._now_s
         self.board.set_node(node, "refused", self.board.node(node, "refused") + 1)
-        print(text, flush=True)
         if now_s - self._refused_s.get(node, -REFUSALS_EVERY_S) >= REFUSALS_EVERY_S:
             self._refused_s[node] = now_s
+            print(text, flush=True)
             self.board.notice(text)
 
     def _follow(self, now_s: float) -> None:

@@ -1,61 +1,23 @@
-"""Membership: epochs without a clock, counts that neither fall nor double, and what is refused."""
+"""Membership: epochs without a clock, and what is refused."""
 
 from __future__ import annotations
 
 import json
+import typing
+from dataclasses import asdict
 
 import pytest
 
-from galamp.core.errors import RunFailed
-from galamp.core.nodes import Ranks
-from galamp.gossip.cluster.membership import ABSENT_S, Lane, Membership
+from galamp.core.cluster_config import MAX_NODES
+from galamp.core.config import RunConfig
+from galamp.core.nodes import MAX_LANES, MAX_LEARNERS, Ranks
+from galamp.gossip.cluster import wire
+from galamp.gossip.cluster.membership import ABSENT_S, TEXT_BYTES, Hello, Lane
+from galamp.gossip.cluster.starts import Counts
 from galamp.gossip.cluster.wire import Frame
-from galamp.memory.arrays import SharedArrays
-from galamp.memory.cluster_board import ClusterBoard
-
-NODES, LANES = 3, 2
-ALL = frozenset(range(NODES))
-
-
-class Node:
-    """One start of a node: its board, its membership, and the steps that its learners have made."""
-
-    def __init__(self, node: int, *, session: int, steps: int = 0, about: str = "a run") -> None:
-        self.ranks = Ranks(node, NODES, LANES)
-        size = self.ranks.all
-        self.board = ClusterBoard(SharedArrays.create(ClusterBoard.specs(NODES, size)), NODES, size)
-        self.board.begin(1, session)
-        for lane in range(LANES):
-            self.board.set_rank(lane, "at_start", steps)
-        self.rows = dict.fromkeys(range(size), 0) | dict.fromkeys(range(LANES), steps)
-        self.membership = Membership(self.ranks, self.board, about)
-
-    def hello(self) -> bytes:
-        own = {lane: self.rows[lane] for lane in range(LANES)}
-        return self.membership.hello([Lane(True, 3, 5)] * LANES, own)
-
-    def hear(self, *others: Node, now_s: float = 0.0) -> list[str | None]:
-        said = [self.membership.hear(o.ranks.node, o.hello(), now_s) for o in others]
-        for rank, steps in self.membership.starts.elsewhere().items():
-            self.rows[rank] = max(self.rows[rank], steps)
-        self.membership.update(ALL, now_s)
-        return said
-
-    @property
-    def overtaken(self) -> bool:
-        """Whether it is to end, as another process runs as this node."""
-        return self.board.overtaken_by is not None
-
-    @property
-    def total(self) -> int:
-        """Agent steps over all nodes, as this one counts them."""
-        return sum(self.rows.values()) + sum(map(self.board.missing, range(LANES)))
-
-
-def talk(*nodes: Node, rounds: int = 3) -> None:
-    for _ in range(rounds):
-        for one in nodes:
-            one.hear(*(other for other in nodes if other is not one))
+from galamp.memory.cluster_board import LARGEST_EPOCH, OVERTAKEN_KEPT, Start
+from galamp.supervision.cluster import about_run
+from tests.support.node_starts import ALL, LANES, NODES, Node, talk
 
 
 def test_nodes_know_one_another_after_two_rounds() -> None:
@@ -92,98 +54,13 @@ def test_a_node_that_starts_anew_with_nothing_passes_what_others_know_of_it() ->
     for times in (2, 3, 4):
         other = Node(1, session=100 + times)
         one.hear(other)
-        assert one.board.node(1, "session") != 100 + times, "it is not taken for its predecessor"
+        assert one.board.start(1).session != 100 + times, "it is not taken for its predecessor"
         assert not other.membership.knows_this(0)
         talk(one, other, third)
         assert other.board.epoch == times
-        assert one.board.node(1, "epoch") == times
+        assert one.board.start(1).epoch == times
         assert one.membership.objection(1, before) == "", "of an earlier start"
         assert one.membership.objection(1, before._replace(epoch=times, number=1)) is None
-
-
-def test_counts_neither_fall_nor_double_however_often_a_node_dies() -> None:
-    nodes = [Node(node, session=10 + node) for node in range(NODES)]
-    done, seen = 0, 0
-    for life in range(6):
-        for node in nodes:
-            for lane in range(LANES):
-                node.rows[lane] += 100 + lane
-                done += 100 + lane
-        talk(*nodes)
-        assert [node.total for node in nodes] == [done] * NODES
-        assert done > seen
-        seen = done
-        if life % 2:  # from nothing, or from a checkpoint with a part of what it had done
-            nodes[1] = Node(1, session=100 + life)
-        else:
-            nodes[1] = Node(1, session=100 + life, steps=min(nodes[1].rows[0], 50))
-        nodes[1].hear(nodes[0])
-    talk(*nodes)
-    assert [node.total for node in nodes] == [done] * NODES
-    late = Node(2, session=999)
-    late.hear(nodes[0], nodes[1])
-    assert late.total == done
-
-
-def test_steps_made_before_the_first_contact_are_added_once() -> None:
-    """Steps that a node hears of a start that it does not know yet come back to it as its own."""
-    one, old = Node(0, session=10), Node(1, session=11)
-    talk(one, old)
-    old.rows[0] = 1000
-    talk(one, old)
-    new = Node(1, session=12)  # behind a cut: in an empty folder
-    new.rows[0] = 1500
-    one.hear(new)  # which heals, and the new one speaks first
-    talk(one, new)
-    assert [one.total, new.total] == [2500, 2500]
-
-
-def test_steps_told_by_a_third_node_do_not_come_back() -> None:
-    """Node 2 misses what the new start of node 1 tells, and hears of its steps by node 0."""
-    one, old, third = (Node(node, session=10 + node) for node in range(NODES))
-    talk(one, old, third)
-    old.rows[0] = 1000
-    talk(one, old, third)
-    new, done = Node(1, session=20), 1000
-    for _ in range(8):
-        new.rows[0] += 50
-        done += 50
-        one.hear(new, third)
-        third.hear(one)
-        new.hear(one, third)
-    assert [node.total for node in (one, new, third)] == [done] * 3
-
-
-def test_a_third_nodes_greater_count_of_an_earlier_start_is_not_lost() -> None:
-    """It was heard by node 2 alone, and node 2 hears of the next start from node 0 first."""
-    one, old, third = (Node(node, session=10 + node) for node in range(NODES))
-    talk(one, old, third)
-    old.rows[0] = 500
-    talk(one, old, third)
-    old.rows[0] = 1000
-    third.hear(old)
-    new = Node(1, session=20)
-    new.hear(one)
-    new.rows[0] = 100
-    one.hear(new)
-    third.hear(one)
-    talk(one, new, third)
-    assert [node.total for node in (one, new, third)] == [1100] * 3
-
-
-def test_a_checkpoint_of_a_start_is_not_added_to_what_the_others_know_of_it() -> None:
-    one, old = Node(0, session=10), Node(1, session=11)
-    talk(one, old)
-    old.rows[0] = 1000
-    talk(one, old)
-    for session, saved in ((12, 900), (13, 1100)):  # older, and newer than what was told
-        new = Node(1, session=session)
-        new.board.set_rank(0, "at_start", saved)
-        new.rows[0] = saved + 50
-        one.hear(new)
-        talk(one, new)
-        assert one.total == new.total
-    assert one.total == 1150
 
 
 def test_a_start_that_is_not_known_is_to_be_told_so_but_hearsay_of_one_is_not_answered() -> None:
@@ -203,115 +80,12 @@ def test_a_start_that_is_not_known_is_to_be_told_so_but_hearsay_of_one_is_not_an
     assert one.membership.unknown == before
 
 
-def test_a_renumbered_start_is_not_taken_for_an_earlier_one() -> None:
-    one, old, third = (Node(node, session=10 + node) for node in range(NODES))
-    new = Node(1, session=12)
-    third.hear(new)  # which node 0 still takes for the old one
-    new.rows[0] = 70
-    third.hear(new)
-    one.hear(old)
-    talk(one, new)
-    new.hear(third)
-    talk(one, new, third)
-    assert new.board.epoch == 2
-    assert [node.total for node in (one, new, third)] == [70] * 3
-
-
-def exchange(one: Node, *zombies: Node) -> None:
-    """Each of two processes that run as one node, and the other node, tell what they know."""
-    for each in zombies:
-        if not each.overtaken:
-            one.hear(each)
-            each.hear(one)
-
-
-@pytest.mark.parametrize("steps", [1000, 0])
-def test_of_two_processes_of_one_node_the_one_that_is_known_longer_ends(steps: int) -> None:
-    one, old = Node(0, session=10), Node(1, session=11)
-    talk(one, old)
-    old.rows[0] = steps
-    talk(one, old)
-    new, done = Node(1, session=12), steps
-    for _ in range(12):
-        exchange(one, old, new)
-        new.rows[0] += 10
-        done += 10
-    exchange(one, old, new)
-    assert (old.overtaken, new.overtaken) == (True, False)
-    with pytest.raises(RunFailed, match=r"node 1.*start 1 .*0b\).*start 2 .*0c\).*--node-rank 1"):
-        old.membership.starts.check_place()
-    new.membership.starts.check_place()
-    assert [one.total, new.total] == [done] * 2
-    assert (new.board.epoch, one.board.epoch) == (2, 1)
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_one_of_two_processes_that_overtake_each_other_at_once_stays(order: int) -> None:
-    """Each is known to another node, when they hear of each other by both at the same time."""
-    one, third = Node(0, session=10), Node(2, session=13)
-    two = [Node(1, session=11), Node(1, session=12)][::order]
-    two[0].rows[0], two[1].rows[0] = 30, 40
-    one.hear(two[0])
-    third.hear(two[1])
-    from_one, from_third = one.hello(), third.hello()
-    two[0].membership.hear(2, from_third, 0.0)
-    two[1].membership.hear(0, from_one, 0.0)
-    for _ in range(6):
-        one.hear(third)
-        third.hear(one)
-        exchange(one, *two)
-        exchange(third, *two)
-    assert sorted(each.overtaken for each in two) == [False, True]
-    (left,) = (each for each in two if not each.overtaken)
-    talk(one, left, third)
-    assert one.total == third.total == left.total
-    assert one.total <= 70
-
-
-def test_a_zombie_that_several_starts_have_overtaken_unheard_ends() -> None:
-    one, zombie = Node(0, session=10), Node(1, session=11)
-    talk(one, zombie)
-    zombie.rows[0] = 100
-    talk(one, zombie)
-    for session in (12, 13, 14):
-        new = Node(1, session=session)
-        new.rows[0] = 10
-        talk(one, new)
-    zombie.hear(one)
-    assert zombie.overtaken
-    exchange(one, zombie, new)
-    assert one.total == new.total == 130
-
-
-def test_no_start_ends_for_one_that_had_ended_before_it_began() -> None:
-    """However late it is told of: node 2 was cut off, and knows many starts of the earlier node."""
-    third = Node(2, session=12)
-    for session in range(21, 26):
-        talk(third, Node(1, session=session))
-    one, new = Node(0, session=10), Node(1, session=30)
-    said = third.hello()
-    talk(one, new)
-    assert one.membership.present(1)
-    new.membership.hear(2, said, 0.0)
-    talk(one, new, third)
-    new.membership.hear(2, said, 0.0)  # a replay
-    assert not new.overtaken
-    assert new.board.epoch == third.board.node(1, "epoch") == 6
-    again = Node(1, session=31)  # the usual case: it has died, and comes back
-    talk(one, again, third)
-    for text in (said, one.hello(), new.hello()):
-        again.membership.hear(0, text, 0.0)
-    assert not again.overtaken
-
-
-def test_hearsay_of_a_present_start_is_not_added() -> None:
-    one, other = Node(0, session=10), Node(1, session=11)
-    talk(one, other)
-    one.rows[0] += 100
-    other.hear(one)
-    one.rows[0] += 100
-    one.hear(other)
-    assert one.total == 200
+def test_the_longest_text_of_the_largest_cluster_is_taken() -> None:
+    start = Start(LARGEST_EPOCH, 2**61, (2**61,) * OVERTAKEN_KEPT)
+    counts, lanes = Counts(10**15, 10**15), Lane(False, 2**40, 2**40)
+    each = (start,) * MAX_NODES, (counts,) * MAX_LEARNERS, (lanes,) * MAX_LANES
+    hello = Hello("x" * 1024, MAX_NODES - 1, *each)
+    assert len(json.dumps(asdict(hello), separators=(",", ":"))) < TEXT_BYTES
 
 
 def test_frames_under_another_nodes_rank_or_of_the_past_are_not_taken() -> None:
@@ -334,6 +108,33 @@ def test_a_node_that_differs_is_refused_once_in_words_that_name_both() -> None:
     assert not one.membership.present(1)
     again = Node(1, session=12, about="a star")
     assert one.hear(again) == ["node 1 differs: a star; this one: a ring"]
+
+
+@pytest.mark.parametrize("starts", [None, 7, [], [[1, 5]], [5, 5, 5]])
+def test_a_node_of_another_version_is_refused_once_in_words_that_name_both(starts: object) -> None:
+    """Of what it tells no more than what all must agree on can be read."""
+    one = Node(0, session=10)
+    told = {"about": "galamp 0.0.9, a run", "node": 1, "epoch": 1, "session": 5, "knows": [[0, 0]]}
+    text = json.dumps(told | ({} if starts is None else {"starts": starts})).encode()
+    said = [one.membership.hear(1, text, 0.0) for _ in range(3)]
+    assert said == ["node 1 differs: galamp 0.0.9, a run; this one: a run", None, None]
+    assert one.board.start(1).epoch == 0
+
+
+def test_what_nodes_tell_and_send_is_that_of_the_protocol_number() -> None:
+    """It is part of what they must agree on; who changes anything here raises `PROTOCOL`."""
+    kinds = Hello, Start, Counts, Lane, Frame
+    assert [", ".join(typing.get_type_hints(kind)) for kind in kinds] == [
+        "about, node, starts, steps, lanes",
+        "epoch, session, after",
+        "before, since",
+        "alive, rounds, published",
+        "rank, epoch, incarnation, number, round, version, lanes, checksum, rounded",
+    ]
+    sent = wire._LAYOUT.format, wire.FORMAT, wire.PROTOCOL
+    assert sent == ("<4sHxxIQQQQQQQQQqd", 2, 3)
+    about = about_run(RunConfig(), Ranks(0, 2, 1), "CartPole-v1", "mlp", 7)
+    assert f"(protocol {wire.PROTOCOL})" in about
 
 
 @pytest.mark.parametrize(
@@ -366,4 +167,4 @@ def test_texts_that_are_none_are_refused_and_change_nothing(change: dict[str, ob
         assert one.membership.hear(1, noise, 0.0)
     one.membership.update(ALL, 0.0)
     assert not one.membership.present(1)
-    assert (one.board.epoch, one.board.node(1, "epoch")) == (1, 0)
+    assert (one.board.epoch, one.board.start(1).epoch) == (1, 0)

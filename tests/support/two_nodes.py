@@ -44,7 +44,9 @@ class OneNode:
         graph: str = "ring",
         about: str = "run",
         wire: str = FLOAT32,
+        trained: int = 0,
     ) -> None:
+        """Begin; its first learner has `trained` for so many steps before the bridge begins."""
         self.ranks = ranks = Ranks(node, 2, lanes)
         self.topology = FromNode(make_topology(graph, ranks.all), ranks.among_all(0), lanes)
         remote = len(ranks.remote)
@@ -62,6 +64,7 @@ class OneNode:
         self.status = StatusBoard(self.arrays, lanes, remote)
         for row in self.status.learners():
             row.enter(Phase.COLLECT)
+        self.status.learner(0)["agent_steps"] = trained
         wakeup = Wakeup()
         wakeups = (*(Wakeup() for _ in range(lanes)), *(wakeup for _ in ranks.remote))
         place = Place(node, 2, (address,), (address,))

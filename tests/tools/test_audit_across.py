@@ -124,6 +124,23 @@ def test_what_a_killed_incarnation_and_its_successor_published_may_both_come(
     assert crossed(tmp_path, zero, one) == Crossing(1, 0, 2, 2, 0, 0)
 
 
+@pytest.mark.parametrize("gap", [[], [Lost(1, 4).as_dict()]], ids=["whole", "with a gap"])
+def test_a_vector_that_a_killed_incarnation_has_not_recorded_is_unknown(
+    gap: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Its successor published another one of the same round and updates, with the next number."""
+    zero = [made(3, 1, 5, 1, 7), made(3, 2, 6, 1, 8), made(3, 3, 7, 1, 10)]
+    for name, number, false in (("killed", 3, 0), ("in its place", 2, 1)):
+        later = made(1, number, 6, 1, 9), made(1, number + 1, 7, 1, 10)
+        one = [start(1), made(1, 1, 5, 0, 7), *later, *gap]
+        (tmp_path / name).mkdir()
+        assert crossed(tmp_path / name, zero, one) == Crossing(1, 0, 3, 2, 1 - false, false)
+    again = [*zero, made(3, 4, 6, 1, 11)]
+    one = [start(1), made(1, 1, 5, 0, 7), made(1, 3, 6, 1, 9), made(1, 4, 7, 1, 10), *gap]
+    (tmp_path / "more").mkdir()
+    assert crossed(tmp_path / "more", again, one).false == 1, "one only"
+
+
 def test_what_may_be_in_a_gap_or_after_the_end_is_unknown(tmp_path: Path) -> None:
     one = [start(1), *own([1, 2, 3]), Lost(1, 4).as_dict(), made(1, 5, 9)]
     assert crossed(tmp_path, taken((1, 2), (1, 4), (1, 9)), one).unknown == 1

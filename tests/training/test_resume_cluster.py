@@ -13,17 +13,20 @@ import pytest
 from galamp.core.cluster_config import ClusterConfig
 from galamp.core.config import to_dict
 from galamp.core.errors import UserError
-from galamp.memory.learner_state import STATE_COUNTERS, State
+from galamp.memory.learner_state import STATE_COUNTERS, Sizes, State
+from galamp.storage import checkpoint as checkpoints
 from galamp.storage.learning_curve import Curve
 from galamp.storage.run_folder import CONFIG, RunFolder, StoredChoices
 from galamp.telemetry.consensus import ConsensusMonitor
 from galamp.telemetry.recorder import Recorder
 from galamp.telemetry.sinks.group import SinkGroup
+from galamp.training.checkpointing import Saver
 from galamp.training.resolve import resolve_run
 from galamp.training.resume import _restore_steps_elsewhere
 from galamp.training.resume_config import resumed_config
 from galamp.training.resume_place import check_place
 from galamp.training.resume_point import ResumePoint
+from galamp.training.train import identity_of
 from tests.supervision.test_border import MACHINE, _port, config, laid_out
 from tests.support.checkpoints import made
 
@@ -36,19 +39,43 @@ def test_it_stays_a_node_unless_it_goes_on_alone(tmp_path: Path) -> None:
     assert resumed_config(tmp_path, {("cluster", "nodes"): 1}).cluster == ClusterConfig()
 
 
+def state_of(sizes: Sizes) -> State:
+    tensors = {name: np.zeros(size, np.float32) for name, size in sizes.items()}
+    return State(tensors, dict.fromkeys(STATE_COUNTERS, 10), np.zeros(16, np.uint8))
+
+
+def test_a_checkpoint_names_the_starts_whose_agent_steps_it_holds(tmp_path: Path) -> None:
+    """A start that goes on from it is after them: it is not taken for one that they know not."""
+    resolved, layout = laid_out(0, tmp_path, 2)
+    identity = identity_of(resolved.plan, layout.environment, layout.sketch)
+    assert layout.board is not None
+    layout.board.begin(3, 2**61, (8, 9))
+    layout.board.counts(0, range(2))[:, 0] = 5
+    states = [state_of(layout.sketch.state_sizes) for _ in range(2)]
+    saved = Saver(layout, identity, tmp_path, print)._gather(states, {})
+    assert saved.progress == {"sessions": [2**61, 8, 9], "agent_steps": 30}
+    path = checkpoints.save(tmp_path / "checkpoints", saved)
+    assert checkpoints.load(path).progress == saved.progress
+
+
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_the_agent_steps_of_the_others_are_counted_on(nodes: int, tmp_path: Path) -> None:
     """Alone, the first learner has them: the total is that of the checkpoint."""
     _, layout = laid_out(0, tmp_path, nodes)
     sizes = layout.sketch.state_sizes
     for rank in range(2):
-        tensors = {name: np.zeros(size, np.float32) for name, size in sizes.items()}
-        counters = dict.fromkeys(STATE_COUNTERS, 10)
-        state = State(tensors, counters, np.zeros(16, np.uint8))
-        layout.states[rank].save(state, save_id=0, incarnation=0)
+        layout.states[rank].save(state_of(sizes), save_id=0, incarnation=0)
         layout.status_board.learner(rank)["agent_steps"] = 10
-    _restore_steps_elsewhere({"steps_elsewhere": [30, 40]}, layout)
+    _restore_steps_elsewhere({"steps_elsewhere": [30, 40], "sessions": [2**61, 7]}, layout)
     assert layout.status_board.agent_steps() == 90
+    if nodes == 2:
+        assert layout.board is not None
+        noted = [layout.board.rank(rank, "at_start") for rank in layout.plan.ranks.remote]
+        assert [layout.board.rank(rank, "at_start") for rank in range(2)] == [10, 10]
+        assert noted == [0, 0]
+        assert layout.board.own.after == (2**61, 7)
+        layout.board.begin(1, 9, layout.board.own.after)
+        assert layout.board.sessions == (9, 2**61, 7)
     own = [layout.status_board.learner(rank)["agent_steps"] for rank in range(2)]
     assert own == ([80, 10] if nodes == 1 else [10, 10])
     found = layout.states[0].restore()

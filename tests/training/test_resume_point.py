@@ -81,6 +81,8 @@ WRONG: dict[str, tuple[Callable[[Checkpoint], Checkpoint], str]] = {
         with_progress(last_lengths=None),
         "last_lengths: expected a list, found null",
     ),
+    "sessions of text": (with_progress(sessions=["a"]), r"sessions\[0\]: expected a whole number"),
+    "a huge session": (with_progress(sessions=[2**63]), r"sessions\[0\]: expected a whole number"),
     "no counters": (with_learner(counters={"updates": 1}), "learner 0 has no sound counters"),
     "a negative counter": (
         with_learner(counters=dict.fromkeys(STATE_COUNTERS, -1)),

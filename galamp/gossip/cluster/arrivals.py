@@ -87,7 +87,7 @@ class Arrivals:
         objection = self._membership.objection(node, frame)
         if objection is not None:  # it is late: what was before it is later still
             if self._membership.repeats(frame):
-                self._ring_again(frame)
+                self._take_again(frame)
             return True
         try:
             _, vector = unpack(packed, self._identity)
@@ -107,9 +107,17 @@ class Arrivals:
         row["updates"] = frame.version
         return True
 
-    def _ring_again(self, frame: Frame) -> None:
-        """Tell those that a publication was not for when it came first: its tokens came apart."""
+    def _take_again(self, frame: Frame) -> None:
+        """Tell those that a publication was not for when it came first: its tokens came apart.
+
+        Or its node was away for a moment since, and the mirror still has it: it is fetched, and
+        learners wait for it.
+        """
         rank = self._ranks.here(frame.rank)
+        if not self._board.rank(rank, "mirrored"):
+            if self._mirrors.follows(rank):
+                return
+            self._board.set_rank(rank, "mirrored", 1)
         rung = self._rung.get(rank, 0)
         self._mirrors.ring(rank, frame.lanes & ~rung)
         self._rung[rank] = rung | frame.lanes

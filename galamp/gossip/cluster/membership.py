@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 from galamp.core.decode import Limits, Range, decode
@@ -28,6 +28,7 @@ ABSENT_S = 2.0
 TEXT_BYTES = 2**17
 """Longest text that is decoded."""
 _LIMITS = Limits(whole=Range(0, 2**62), items=4096, characters=1024)
+_ANY_MORE = replace(_LIMITS, more_fields=True)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,18 @@ class Lane:
     alive: bool
     rounds: int
     published: int
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a hello of any version of galamp has, whatever else it tells."""
+
+    about: str
+
+
+@dataclass(frozen=True)
+class _Starts:
+    starts: tuple[Start, ...]
 
 
 @dataclass(frozen=True)
@@ -89,14 +102,16 @@ class Membership:
         try:
             if len(text) > TEXT_BYTES:
                 raise DecodeError(f"a text of {len(text)} bytes")
-            hello = decode(Hello, json_object(text), _LIMITS)
+            told = json_object(text)
+            about = decode(_About, told, _ANY_MORE).about
+            if about != self._about:  # of another version perhaps, of which no more can be read
+                return self._disagreement(node, about, _session(node, told))
+            hello = decode(Hello, told, _LIMITS)
         except DecodeError as error:
             return f"node {node} tells what cannot be read: {clean(str(error))}"
         ranks = self._ranks
         if hello.node != node:
             return f"node {node} takes itself for node {hello.node}"
-        if hello.about != self._about:
-            return self._disagreement(node, hello)
         sizes = len(hello.starts), len(hello.steps), len(hello.lanes)
         if sizes != (ranks.nodes, ranks.all, ranks.lanes):
             return f"node {node} tells of {sizes} nodes, learners and lanes"
@@ -117,14 +132,13 @@ class Membership:
         known = self._board.start(hello.node)
         return known.epoch > 0 and known[:2] == hello.starts[hello.node][:2]
 
-    def _disagreement(self, node: int, hello: Hello) -> str | None:
+    def _disagreement(self, node: int, about: str, session: int) -> str | None:
         """Return the difference, once for each start of the node."""
-        session = hello.starts[node].session if node < len(hello.starts) else 0
         start = node, session
         if start in self._differs or len(self._differs) > 1000:
             return None
         self._differs.add(start)
-        return f"node {node} differs: {clean(hello.about)}; this one: {self._about}"
+        return f"node {node} differs: {clean(about)}; this one: {self._about}"
 
     def update(self, reached: frozenset[int], now_s: float) -> list[str]:
         """Write to the board who is there, of the nodes that are `reached`; return what changed."""
@@ -165,7 +179,7 @@ class Membership:
         rank = self._ranks.here(frame.rank)
         if rank not in self._ranks.learners_of(node):
             return f"node {node} publishes as learner {frame.rank}, which is not its own"
-        if frame.epoch != self._board.node(node, "epoch"):
+        if frame.epoch != self._board.start(node).epoch:
             return ""
         if frame.number <= self._board.rank(rank, "number"):
             return ""
@@ -174,8 +188,17 @@ class Membership:
     def repeats(self, frame: Frame) -> bool:
         """Whether a frame is the newest publication that was taken of its learner, once more."""
         board, rank = self._board, self._ranks.here(frame.rank)
-        known = board.node(self._ranks.node_of(rank), "epoch"), board.rank(rank, "number")
-        return (frame.epoch, frame.number) == known and bool(board.rank(rank, "mirrored"))
+        known = board.start(self._ranks.node_of(rank)).epoch, board.rank(rank, "number")
+        return (frame.epoch, frame.number) == known
+
+
+def _session(node: int, told: dict[str, object]) -> int:
+    """Return the session of the node that tells; 0 if it cannot be read."""
+    try:
+        starts = decode(_Starts, told, _ANY_MORE).starts
+    except DecodeError:
+        return 0
+    return starts[node].session if node < len(starts) else 0
 
 
 def _change(node: int, *, present: bool) -> str:

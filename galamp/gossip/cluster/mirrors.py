@@ -141,6 +141,11 @@ class Mirrors:
             self._write(rank, of, FOLLOWS, vector)
             self._followed[rank] = of.number
 
+    def follows(self, rank: int) -> bool:
+        """Whether the mirror of a learner holds no vector of it, but one of its twin, or none."""
+        read = self._slots[rank].begin_read()
+        return read is None or read.header.incarnation == FOLLOWS
+
     def _make_void(self, rank: int) -> None:
         """Have the receivers of a mirror discard what they have not read: it will be replaced."""
         for lane in range(self._ranks.lanes):

@@ -22,6 +22,9 @@ Halves = npt.NDArray[np.uint16]
 FLOAT32, BF16 = "float32", "bf16"
 NUMBER_BYTES = {FLOAT32: 4, BF16: 2}
 MAGIC, FORMAT = b"GALA", 2
+PROTOCOL = 3
+"""Number of what nodes tell and send: greater with every change of `Hello`, or of `FORMAT`. It is
+part of what they must agree on, so that those of two versions of galamp say why they do not mix."""
 _LAYOUT = struct.Struct("<4sHxxIQQQQQQQQQqd")
 HEADER_BYTES = _LAYOUT.size
 MAX_LANES = 64

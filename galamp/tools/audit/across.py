@@ -8,7 +8,8 @@ have its checksum, that is compared, too. Within a start they must have come ove
 which they were published, without any twice.
 
 Where a record has gaps, a vector that is not found may have been in one: it counts as unknown; but
-not if it was published with another checksum.
+not if it was published with another checksum. A learner that was killed may have published one
+vector without a record, and its successor another one of the same round: then one more is unknown.
 """
 
 from __future__ import annotations
@@ -57,12 +58,17 @@ class NodeStart:
         ranks: the node's place.
         published: its own learners' vectors, in order.
         gaps: own learners of which some publications are not known.
+        newest: own learners' last publications so far.
+        ended: how many of an own learner's processes may have published one vector that they did
+            not record: they were killed in between, and its number is in no record.
         taken: other nodes' learners' vectors, in order, by start of their node, its epoch.
     """
 
     ranks: Ranks
     published: dict[int, Published] = field(default_factory=dict)
     gaps: set[int] = field(default_factory=set)
+    newest: dict[int, Publication] = field(default_factory=dict)
+    ended: dict[int, int] = field(default_factory=dict)
     taken: dict[int, dict[int, Taken]] = field(default_factory=dict)
 
 
@@ -106,6 +112,10 @@ def _add(start: NodeStart, entry: Publication) -> None:
     if entry.learner < start.ranks.lanes:
         known = start.published.setdefault(number, {})
         known.setdefault(vector, []).append(Copy(entry.number, entry.checksum))
+        last = start.newest.get(number, entry)
+        if entry.incarnation != last.incarnation and entry.number > last.number + 1:
+            start.ended[number] = start.ended.get(number, 0) + 1
+        start.newest[number] = entry
     elif entry.incarnation != FOLLOWS:
         epochs = start.taken.setdefault(number, {})
         epochs.setdefault(entry.incarnation, []).append((vector, entry.checksum))
@@ -135,19 +145,23 @@ def _between(senders: list[NodeStart], receiver: int, starts: list[NodeStart]) -
     total = found = unknown = 0
     for start in (one for one in starts if one.ranks.node == receiver):
         for number, vectors in _taken_from(start, senders[0].ranks):
-            published, gap = max(
-                ((one.published.get(number, {}), number in one.gaps) for one in senders),
-                key=lambda each: _in_order(vectors, each[0]),
-            )
-            matched = _in_order(vectors, published)
+            sent = max(senders, key=lambda one: _in_order(vectors, one.published.get(number, {})))
+            matched, maybe = _compared(vectors, sent, number)
             total, found = total + len(vectors), found + matched
-            altered = sum(_is_altered(one, published) for one in vectors)
-            if gap:
-                unknown += len(vectors) - matched - altered
-            else:  # a killed node has not recorded the last ones
-                last = max((version for _, version in published), default=-1)
-                unknown += sum(vector.version > last for vector, _ in vectors)
+            unknown += maybe
     return Crossing(senders[0].ranks.node, receiver, total, found, unknown, total - found - unknown)
+
+
+def _compared(vectors: Taken, sent: NodeStart, number: int) -> tuple[int, int]:
+    """Return how many vectors of a learner were published, and how many others may have been."""
+    published = sent.published.get(number, {})
+    matched = _in_order(vectors, published)
+    if number in sent.gaps:
+        maybe = len(vectors) - matched - sum(_is_altered(one, published) for one in vectors)
+    else:  # a killed node has not recorded the last ones
+        last = max((version for _, version in published), default=-1)
+        maybe = sum(vector.version > last for vector, _ in vectors)
+    return matched, min(len(vectors) - matched, maybe + sent.ended.get(number, 0))
 
 
 def _taken_from(start: NodeStart, sender: Ranks) -> Iterator[tuple[int, Taken]]:
