@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galamp.gossip.transport.publication import Publication
+from galamp.gossip.transport.publication import CHECKSUMS, Publication
 from galamp.storage import gossip_log
 from galamp.storage.gossip_log import (
     Damaged,
@@ -33,6 +33,7 @@ from galamp.storage.gossip_log import (
 from galamp.storage.run_logs import last_row, read_metrics
 
 counts = st.integers(0, 2**63 - 1)
+checksums = st.integers(0, CHECKSUMS - 1)
 amounts = st.floats(0, 1e100)
 messages = st.lists(st.tuples(counts, counts, amounts), max_size=3).map(tuple)
 ENTRIES: list[Entry] = [
@@ -79,7 +80,7 @@ def test_a_pipe_of_that_name_holds_no_reader(
         signal.signal(signal.SIGALRM, resume_point)
 
 
-@given(st.builds(Publication, *[counts] * 5, amounts, amounts, messages, amounts))
+@given(st.builds(Publication, *[counts] * 5, amounts, amounts, messages, amounts, checksums))
 def test_numbers_survive_exactly(entry: Publication) -> None:
     assert parse(gossip_log._line(entry.as_dict()).encode()) == entry
 
