@@ -54,7 +54,8 @@ from galamp.telemetry.time_left import TimeLeft
 MAX_EVENTS = 50
 STEPS_ELSEWHERE, MACHINES, SESSIONS = "steps_elsewhere", "machines", "sessions"
 """In a checkpoint's progress: agent steps of each learner of the other nodes of a run; the place of
-this one among them, also where it has gone on alone since."""
+this one among them, also where it has gone on alone since; and the sessions of the starts that its
+agent steps may have been made in."""
 LATEST_FORMER_S = -0.001
 """Time of an event that an earlier start told after its last checkpoint: it is no event of this."""
 MAX_FORMER_EVENTS = 20

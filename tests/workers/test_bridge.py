@@ -25,7 +25,7 @@ from galamp.memory.versioned_slots import Header
 from galamp.workers import bridge as bridge_module
 from galamp.workers.bridge import GATHER_S, JOIN_S, SPARE_EVERY_S, Bridge
 from tests.models.stepping import put_back, state_of, step_through
-from tests.support.two_nodes import SIZE, TOY, TwoNodes
+from tests.support.two_nodes import SIZE, TOY, OneNode, TwoNodes
 
 Turns = Callable[[float, set[int]], tuple[list[float], list[float]]]
 
@@ -228,14 +228,19 @@ def test_a_bridge_returns_the_memory_that_vectors_took_now_and_then(bridge_turns
     assert returned == pytest.approx([0.0, 1.2 * SPARE_EVERY_S, 2.4 * SPARE_EVERY_S])
 
 
-def test_a_node_that_comes_late_waits_for_the_vectors_of_those_that_train() -> None:
+def trains_alone_before_the_other_comes() -> tuple[TwoNodes, OneNode, OneNode]:
+    """A node whose learners have published 7 and 8, and one that begins."""
     two = TwoNodes()
     first, late = two.nodes
     late.port.cut = True
     two.until(lambda: first.board.settled)
     first.publish(0, 7.0)
     first.publish(1, 8.0)
-    late = two.begin_anew(1)
+    return two, first, two.begin_anew(1)
+
+
+def test_a_node_that_comes_late_waits_for_the_vectors_of_those_that_train() -> None:
+    two, first, late = trains_alone_before_the_other_comes()
     two.until(lambda: late.board.settled)
     assert [late.newest(rank) for rank in late.ranks.remote] == [7.0, 8.0]
     assert [late.board.rank(rank, "mirrored") for rank in late.ranks.remote] == [1, 1]
@@ -491,13 +496,7 @@ def test_texts_that_news_is_told_by_do_not_go_to_and_fro_without_end(
 
 
 def test_a_vector_that_was_asked_for_in_vain_is_asked_for_again_soon() -> None:
-    two = TwoNodes()
-    first, late = two.nodes
-    late.port.cut = True
-    two.until(lambda: first.board.settled)
-    first.publish(0, 7.0)
-    first.publish(1, 8.0)
-    late = two.begin_anew(1)
+    two, _, late = trains_alone_before_the_other_comes()
     asked, fetch = list[int](), late.port.fetch
 
     def lost(node: int, rank: int) -> None:

@@ -120,10 +120,13 @@ class Mirrors:
     def ring(self, rank: int, lanes: int) -> None:
         """Tell those of the `lanes` that are to mix it of a mirror's newest vector."""
         read = self._slots[rank].begin_read()
-        for lane in range(self._ranks.lanes) if read is not None else ():
+        if read is None:
+            return
+        token = Token(read.header.number, read.header.round, read.header.incarnation)
+        for lane in range(self._ranks.lanes):
             box = self._incoming.get((rank, lane)) if lanes >> lane & 1 else None
-            if box is not None and read is not None:
-                box.put(Token(read.header.number, read.header.round, read.header.incarnation))
+            if box is not None:
+                box.put(token)
                 self._wakeups[lane].signal()
 
     def follow(self, rank: int) -> None:
@@ -154,7 +157,7 @@ class Mirrors:
             if box is not None and found is not None and found[0].incarnation != FOLLOWS:
                 box.put(found[0]._replace(incarnation=FOLLOWS))
 
-    def _write(self, rank: int, of: Frame | Header, recorded: int, vector: Vector) -> Header:
+    def _write(self, rank: int, of: Frame | Header, recorded: int, vector: Vector) -> None:
         """Publish a vector, and record it with its distance to the one before.
 
         A mirror has one incarnation for its readers, another one while it follows; `recorded` is
@@ -172,7 +175,6 @@ class Mirrors:
             rounded = of.rounded if isinstance(of, Frame) else 0.0
             checksum = 0 if rounded or recorded == FOLLOWS else of.checksum % CHECKSUMS
             self._rings[rank].append(Publication(*fixed, length, 1.0, (), rounded, checksum))
-        return header
 
     def _distance(self, rank: int, vector: Vector) -> float:
         """Return how far a vector is from the mirror's newest one at most; 0 if there is none."""

@@ -26,7 +26,7 @@ PONG = {
 }
 """Algorithm -> flags, agent steps and bar for Pong by two learners. Those of PPO have the eight
 environments of CleanRL's `ppo_atari.py` together, so each makes as many updates as that, and take
-32 transitions at once: by 128 PPO had learned nothing after a million agent steps."""
+32 transitions at once: by 128 PPO had learned nothing after 0.9 million agent steps."""
 
 MINATAR = {
     "a2c": "--algorithm a2c --learners 2 --num-envs 16",

@@ -53,9 +53,9 @@ def _of_common_seeds(games: Games, planned: set[str]) -> Games:
     if not planned or not planned <= games.keys():
         return {}
     seeds = set.intersection(*({row.seed for row in of} for of in games.values()))
-    return {game: [row for row in of if row.seed in seeds] for game, of in games.items()} if (
-        seeds
-    ) else {}  # fmt: skip
+    if not seeds:
+        return {}
+    return {game: [row for row in of if row.seed in seeds] for game, of in games.items()}
 
 
 def _row(scales: Scales, block: str, arm: str, game: str, games: Games) -> dict[str, Any]:

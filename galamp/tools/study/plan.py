@@ -21,8 +21,11 @@ Amendments, made before any run of blocks robustness and pong, and after 55 of b
 2. The reference had the tuning seed among its own; another one takes its place.
 3. H3: the log-rank test is by permutation, since its normal approximation calls too much a
    difference where runs are few; so three seeds could never decide, and there are five. Runs end
-   once they are at +15, which takes the mean of a whole 100 training episodes.
+   once they are at +15, which takes the mean of a whole 100 training episodes. The difference is
+   GALA's if more of its runs come there than the test expects, no longer if its median is less; if
+   no run comes there, p is 1.
 4. A verdict stands only where no run that is missing could change it.
+5. H2: where arrangements are drawn, the runs as they are count as one more, so that p is never 0.
 
 Rows of runs that 1 and 2 replace are in results/withdrawn.jsonl, which nothing reads.
 """
