@@ -26,6 +26,8 @@ Amendments, made before any run of blocks robustness and pong, and after 55 of b
    no run comes there, p is 1.
 4. A verdict stands only where no run that is missing could change it.
 5. H2: where arrangements are drawn, the runs as they are count as one more, so that p is never 0.
+6. Of five arms the fourth rate, the greatest, was the best one again. Each arm goes on with twice
+   its greatest rate until another one is better.
 
 Rows of runs that 1 and 2 replace are in results/withdrawn.jsonl, which nothing reads.
 """
@@ -123,7 +125,7 @@ class Block:
 BLOCKS = {
     block.name: block
     for block in (
-        Block("tuning", "four learning rates for each method and size; in no result"),
+        Block("tuning", "learning rates of each method and size; in no result"),
         Block(
             "reference", "a tuned A2C with 16 environments, for the scores to reach; in no result"
         ),
