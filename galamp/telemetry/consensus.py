@@ -91,7 +91,8 @@ class ConsensusMonitor:
         if self._history is not None:
             bounds = self._history.measured(measured, wall_s, agent_steps)
             radius = self._history.radius
-            if bounds is None:
+            # Mostly there are none only because an entry is not there yet.
+            if bounds is None and self._history.has_unknown:
                 self._history.rebase_unknown(*self._meter.recent())
         cosine = self._gradients.mean_cosine() if self._gradients else None
         self.reading = self._with_last(reading_of(measured, bounds, radius, cosine), wall_s)
@@ -180,6 +181,11 @@ class History:
     def radius(self) -> float | None:
         """Theoretical radius; None where theory gives none, or not yet."""
         return None if self._theory is None else self._theory.radius
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether a vector that can still be mixed has to be located by `rebase_unknown`."""
+        return self._certificate.has_unknown()
 
     def edges(self) -> list[EdgeSnapshot]:
         """Return the edges over which something was mixed, by what was fetched so far."""

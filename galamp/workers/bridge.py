@@ -12,12 +12,16 @@ needs it.
 from __future__ import annotations
 
 import itertools
+import math
+import os
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 from galamp.core.errors import StopRun
+from galamp.core.machine.cpu_quota import allowed_processors
 from galamp.core.processes.allocator import keep_until_returned, return_spare
 from galamp.core.processes.tracing import TracingPermit
 from galamp.gossip.cluster import port_class
@@ -26,6 +30,7 @@ from galamp.gossip.cluster.membership import HELLO_EVERY_S, Lane, Membership
 from galamp.gossip.cluster.mirrors import Mirrors
 from galamp.gossip.cluster.packing import Packing
 from galamp.gossip.cluster.port import Port, PortContext
+from galamp.gossip.cluster.token_bucket import TokenBucket
 from galamp.gossip.cluster.wire import WireIdentity
 from galamp.memory.cluster_board import SETTLE_LIMIT_S, ClusterBoard
 from galamp.memory.control import ControlBlock
@@ -63,16 +68,28 @@ def main(task: BridgeTask) -> None:
     """
     keep_until_returned()  # its library's threads take vectors, and give them back
     bridge = Bridge(task)
+    bridge.may_send = TokenBucket(_cores()).may_send
     try:
         bridge.run()
     finally:
         bridge.close()
 
 
+def _cores() -> float:
+    """Return how many cores' time the node has."""
+    processors = len(os.sched_getaffinity(0))
+    return min(processors, allowed_processors() or math.inf)
+
+
 class Bridge:
-    """State of the bridge's loop."""
+    """State of the bridge's loop.
+
+    Attributes:
+        may_send: whether what learners have published may leave now.
+    """
 
     def __init__(self, task: BridgeTask) -> None:
+        self.may_send: Callable[[], bool] = lambda: True
         ranks = self._ranks = task.ranks
         self._task, self._control = task, ControlBlock(task.arrays)
         self._tracing = TracingPermit(lambda: self._control.tracer)
@@ -166,7 +183,7 @@ class Bridge:
             rank = self._ranks.here(number)
             if rank < self._ranks.lanes:
                 self._offer(node, rank, 0)
-        for leaving in self._mirrors.leaving():
+        for leaving in self._mirrors.leaving() if self.may_send() else ():
             self._superseded[leaving.node] += leaving.superseded
             self._offer(leaving.node, leaving.rank, leaving.lanes)
         self._settle(now_s)

@@ -24,6 +24,7 @@ from galamp.core.action_spec import DiscreteActions
 from galamp.core.config import from_dict
 from galamp.core.machine.machine import plain_machine
 from galamp.environments.base import EnvironmentSpec
+from galamp.gossip.consensus.distances import DistanceMeter
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.gossip.transport.publication import Publication
@@ -519,6 +520,27 @@ def test_monitor_files_hold_every_episode_of_their_learner(run: Run, clock: Cloc
     run.recorder.log()
     assert run.monitor(0) == [["-21", "50", "0.0"], ["3.5", "50", "5.0"]]
     assert run.monitor(1) == [["7", "50", "5.0"]]
+
+
+@pytest.mark.parametrize("unknown", [True, False])
+def test_the_last_two_vectors_are_compared_only_to_locate_an_unknown_one(
+    run: Run, clock: Clock, unknown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are twice as many; mostly there is no bound only as an entry is not there yet."""
+    calls, recent = list[int](), DistanceMeter.recent
+    monkeypatch.setattr(DistanceMeter, "recent", lambda meter: calls.append(1) or recent(meter))
+    for rank in range(LEARNERS):
+        run.publish(rank, 3.0, 4.0, 0.0)
+    run.recorder.log()
+    assert not calls
+    slots = ParameterSlots(run.run_layout.arrays, 1)
+    header = slots.write(lambda slot: None, incarnation=int(unknown), round_=1, version=1)
+    if unknown:  # a process that begins with a vector of its own
+        entry = Publication(1, header.number, 1, 1, 1, 0.0, 1.0, ())
+        PublicationRing(run.run_layout.arrays, 1).append(entry)
+    run.recorder.log()
+    assert len(calls) == unknown
+    assert run.recorder.snapshot().consensus.certificate is None
 
 
 def test_distances_are_measured_from_whole_vectors_of_all(run: Run) -> None:

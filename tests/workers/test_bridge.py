@@ -99,6 +99,31 @@ def test_the_newest_wins_and_what_it_replaced_is_counted(two: TwoNodes) -> None:
     assert board.node(1, "sent") <= 3
 
 
+def test_what_may_not_leave_yet_stays_and_the_newest_leaves(two: TwoNodes) -> None:
+    two.met()
+    allowed = False
+    two[0].bridge.may_send = lambda: allowed
+    for value in range(1, 21):
+        two[0].publish(1, float(value))
+        two.step(0.01)
+    assert two[1].newest(3) != 20.0
+    assert two[1].mixed(0) is None
+    allowed = True
+    until_mixed(two, 1, 20.0)
+    board = two[0].board
+    two.until(lambda: board.node(1, "sent") + board.node(1, "overwritten") == 20)
+    assert board.node(1, "sent") == 1
+
+
+def test_a_node_that_asks_is_answered_at_once(two: TwoNodes) -> None:
+    """Its learners wait at their start for the vectors of those that train."""
+    two.met()
+    two[0].bridge.may_send = lambda: False
+    two[0].publish(0, 7.0)
+    two[1].port.fetch(0, 0)
+    two.until(lambda: two[1].newest(2) == 7.0)
+
+
 def test_lengths_of_mirrored_vectors_are_measured_for_the_certificate(two: TwoNodes) -> None:
     two.met()
     for value in (1.0, 4.0, 4.0, -2.0):

@@ -94,6 +94,10 @@ class Certificate:
         row = self._row(learner, number)
         return row is not None and bool(self._known[row])
 
+    def has_unknown(self) -> bool:
+        """Whether the coefficients of a vector that is kept are unknown."""
+        return bool((self._numbers[~self._known] >= 0).any())
+
     def publish(self, publication: Publication) -> None:
         """Add a publication. If the coefficients of a source are unknown, so are its own.
 
