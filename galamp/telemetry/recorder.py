@@ -29,6 +29,7 @@ from galamp.storage.run_folder import RunFolder
 from galamp.supervision.layout import RunLayout
 from galamp.telemetry.bottleneck import bottleneck
 from galamp.telemetry.consensus import ConsensusMonitor
+from galamp.telemetry.episode_statistics import EpisodeStatistics
 from galamp.telemetry.game_frame import game_frame
 from galamp.telemetry.learner_reading import LearnerReading, shares_of
 from galamp.telemetry.metric_history import MetricHistoryBuilder
@@ -37,7 +38,6 @@ from galamp.telemetry.notices import Notices
 from galamp.telemetry.sinks.base import Episode
 from galamp.telemetry.sinks.group import SinkGroup
 from galamp.telemetry.snapshot import (
-    EPISODES_IN_MEAN,
     EvaluationReading,
     Event,
     GameFrame,
@@ -116,11 +116,7 @@ class Recorder:
         workers = run_layout.shape.workers
         self._rings = [EpisodeRing(run_layout.arrays, i) for i in range(run_layout.count * workers)]
         self._tails = [0] * len(self._rings)
-        self._scores: deque[float] = deque(maxlen=EPISODES_IN_MEAN)
-        self._lengths: deque[int] = deque(maxlen=EPISODES_IN_MEAN)
-        self.episodes = 0
-        self.best: float | None = None
-        self._best_at = 0
+        self.episodes = EpisodeStatistics()
         self.evaluation: EvaluationReading | None = None
         """The newest evaluation while the run trains."""
         self.losses = Losses()
@@ -138,19 +134,9 @@ class Recorder:
         return time.monotonic() - self._began_s
 
     @property
-    def mean_return(self) -> float | None:
-        """Mean true score of the last 100 training episodes, None before the first."""
-        return float(np.mean(self._scores)) if self._scores else None
-
-    @property
-    def full_mean_return(self) -> float | None:
-        """Mean true score of the last 100 training episodes, None before there are 100."""
-        return self.mean_return if len(self._scores) == EPISODES_IN_MEAN else None
-
-    @property
     def steps_since_best(self) -> int:
-        """Agent steps since the mean of 100 episodes was last higher than ever; see `best`."""
-        return self._run_layout.status_board.agent_steps() - self._best_at
+        """Agent steps since the mean of 100 episodes was last higher than ever."""
+        return self._run_layout.status_board.agent_steps() - self.episodes.best_at
 
     def mark_running(self) -> None:
         """Record that all learners run: the overall rate is measured from now on."""
@@ -190,13 +176,8 @@ class Recorder:
         elsewhere = [reading.row["agent_steps"] for reading in self._elsewhere]
         return {
             "agent_steps": self._run_layout.status_board.agent_steps(),
-            "episodes": self.episodes,
             "wall_s": self._former_s + self.elapsed_s,
-            "mean_return_100": self.mean_return,
-            "best_mean_return_100": self.best,
-            "best_at_agent_steps": self._best_at,
-            "last_returns": list(self._scores),
-            "last_lengths": list(self._lengths),
+            **self.episodes.progress(),
             **({STEPS_ELSEWHERE: elsewhere} if elsewhere else {}),
             **({MACHINES: list(self._machines)} if self._machines else {}),
         }
@@ -207,14 +188,10 @@ class Recorder:
         """Continue from the progress, the curve and rows of metrics of earlier starts."""
         self._history.extend(rows)
         self._events.extendleft(reversed(self._former_events(float(progress["wall_s"]))))
-        self.episodes = int(progress["episodes"])
+        self.episodes.resume_from(progress)
         self._former_s = float(progress["wall_s"])
         if self._machines is None and progress.get(MACHINES):  # it goes on alone
             self._machines = Ranks(*progress[MACHINES])
-        self.best = progress["best_mean_return_100"]
-        self._best_at = best_at(progress)
-        self._scores.extend(progress["last_returns"])
-        self._lengths.extend(progress["last_lengths"])
         self._curve = curve
         for learner in (*self.learners, *self._elsewhere):
             learner.start_afresh()
@@ -293,10 +270,10 @@ class Recorder:
             agent_steps_per_s=rate,
             learners=learners,
             topology=gossip.graph,
-            episodes=self.episodes,
-            mean_return=self.mean_return,
-            best_mean_return=self.best,
-            mean_length=float(np.mean(self._lengths)) if self._lengths else None,
+            episodes=self.episodes.count,
+            mean_return=self.episodes.mean_return,
+            best_mean_return=self.episodes.best,
+            mean_length=self.episodes.mean_length,
             curve=thinned(self._curve.points),
             losses=gauges,
             learning_rate=learning_rate,
@@ -355,13 +332,8 @@ class Recorder:
             return
         self.learners[rank].scores.append(score)
         self.learners[rank].episodes += 1
-        self._scores.append(score)
-        self._lengths.append(length)
-        self.episodes += 1
+        self.episodes.add(score, length, self._run_layout.status_board.agent_steps())
         self._sinks.add_episode(Episode(rank, score, length, ended))
-        mean = self.full_mean_return
-        if mean is not None and (self.best is None or mean > self.best):
-            self.best, self._best_at = mean, self._run_layout.status_board.agent_steps()
 
     def _learner(
         self, rank: int, reading: LearnerReading, distance: float | None
@@ -405,12 +377,3 @@ def nodes_of(run_layout: RunLayout) -> tuple[NodeSnapshot, ...]:
         for node in range(ranks.nodes)
         if node != ranks.node
     )
-
-
-def best_at(progress: dict[str, Any]) -> int:
-    """Return the agent steps at which a run had its best mean score.
-
-    A checkpoint of an older galamp, or of somebody else, may lack them: then they count anew.
-    """
-    found, done = progress.get("best_at_agent_steps"), int(progress["agent_steps"])
-    return found if type(found) is int and 0 <= found <= done else done

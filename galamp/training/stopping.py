@@ -48,7 +48,7 @@ class StopConditions:
         return self._score(recorder) or self._flat(recorder) or self._time()
 
     def _score(self, recorder: Recorder) -> StopReason | None:
-        wanted, mean = self._config.stop_score, recorder.full_mean_return
+        wanted, mean = self._config.stop_score, recorder.episodes.full_mean_return
         if wanted is None or mean is None or mean < wanted:
             return None
         return StopReason(
@@ -59,7 +59,7 @@ class StopConditions:
 
     def _flat(self, recorder: Recorder) -> StopReason | None:
         """Whether the best mean score is as old as the limit; it exists from 100 episodes on."""
-        most, best = self._config.stop_when_flat, recorder.best
+        most, best = self._config.stop_when_flat, recorder.episodes.best
         if most is None or best is None:
             return None
         since = recorder.steps_since_best

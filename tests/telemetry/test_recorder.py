@@ -45,10 +45,16 @@ from galamp.telemetry.bottleneck import LEAST_UPDATES
 from galamp.telemetry.consensus import ConsensusMonitor, History
 from galamp.telemetry.learner_reading import RATE_WINDOW_S, LearnerReading
 from galamp.telemetry.metrics_row import metrics_row
-from galamp.telemetry.recorder import EPISODES_IN_MEAN, Recorder, mean_of
+from galamp.telemetry.recorder import Recorder, mean_of
 from galamp.telemetry.sinks import open_sinks
 from galamp.telemetry.sinks.base import SinkContext
-from galamp.telemetry.snapshot import LEARNER_PHASES, Event, SystemReading, WorkerState
+from galamp.telemetry.snapshot import (
+    EPISODES_IN_MEAN,
+    LEARNER_PHASES,
+    Event,
+    SystemReading,
+    WorkerState,
+)
 from tests.support.snapshots import EMPTY, busy
 
 WALL_S = 1_700_000_000.0
@@ -471,34 +477,34 @@ def test_episodes_of_every_worker_count_for_their_learner(run: Run) -> None:
             run.finish(rank, worker, 10.0 * rank + worker)
     run.recorder.read()
     run.recorder.read()
-    assert run.recorder.episodes == 4
+    assert run.recorder.episodes.count == 4
     means = [learner.mean_return for learner in run.recorder.snapshot().learners]
     assert means == [0.5, 10.5]
-    assert run.recorder.mean_return == 5.5
+    assert run.recorder.episodes.mean_return == 5.5
 
 
 def test_the_best_mean_is_one_over_100_episodes(run: Run) -> None:
     recorder = run.recorder
     run.finish(0, 0, *[9.0] * (EPISODES_IN_MEAN - 1))
     recorder.read()
-    assert recorder.best is None
+    assert recorder.episodes.best is None
     run.finish(0, 0, 9.0)
     recorder.read()
-    assert recorder.best == 9.0
+    assert recorder.episodes.best == 9.0
     run.finish(0, 0, *[1.0] * EPISODES_IN_MEAN)
     recorder.read()
-    assert recorder.mean_return == 1.0
-    assert recorder.best == 9.0
+    assert recorder.episodes.mean_return == 1.0
+    assert recorder.episodes.best == 9.0
 
 
 def test_it_is_known_how_old_the_best_mean_is(run: Run, tmp_path: Path) -> None:
     recorder, row = run.recorder, run.run_layout.status_board.learner(0)
-    assert recorder.full_mean_return is None
+    assert recorder.episodes.full_mean_return is None
     for steps, score, age in ((100, 2.0, 0), (300, 1.0, 200), (400, 5.0, 0), (600, 5.0, 200)):
         row["agent_steps"] = steps
         run.finish(0, 0, *[score] * EPISODES_IN_MEAN)
         recorder.read()
-        assert recorder.full_mean_return == score
+        assert recorder.episodes.full_mean_return == score
         assert recorder.steps_since_best == age
     folder = RunFolder.create(tmp_path, "", "Pong", "again", 1, datetime(2026, 1, 1))
     try:
@@ -506,7 +512,7 @@ def test_it_is_known_how_old_the_best_mean_is(run: Run, tmp_path: Path) -> None:
         again.run_layout.status_board.learner(0)["agent_steps"] = 600
         again.recorder.resume_from(recorder.progress(), Curve())
         assert again.recorder.steps_since_best == 200
-        assert again.recorder.full_mean_return == 5.0
+        assert again.recorder.episodes.full_mean_return == 5.0
     finally:
         folder.close()
 

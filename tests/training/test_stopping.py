@@ -17,7 +17,7 @@ from galamp.core.stop_config import StopConfig
 from galamp.storage.event_log import read_events
 from galamp.supervision.child_failure import ChildFailure
 from galamp.telemetry.display.exit_message import exit_message
-from galamp.telemetry.recorder import best_at
+from galamp.telemetry.episode_statistics import EpisodeStatistics
 from galamp.tools.chaos.command import check_kept
 from galamp.training import stopping, train
 from galamp.training.result import BY_REQUEST, StopReason, result_of
@@ -45,7 +45,8 @@ def constant() -> Failing:
 def recorder(
     mean: float | None = None, best: float | None = None, since_best: int = 0
 ) -> SimpleNamespace:
-    return SimpleNamespace(full_mean_return=mean, best=best, steps_since_best=since_best)
+    episodes = SimpleNamespace(full_mean_return=mean, best=best)
+    return SimpleNamespace(episodes=episodes, steps_since_best=since_best)
 
 
 def met(config: StopConfig, **known: Any) -> str | None:
@@ -116,7 +117,10 @@ def test_a_run_that_ends_already_is_left_alone(status: str) -> None:
 def test_when_the_best_was_is_read_from_any_checkpoint(
     progress: dict[str, Any], expected: int
 ) -> None:
-    assert best_at(progress) == expected
+    statistics, kept = EpisodeStatistics(), EpisodeStatistics().progress()
+    del kept["best_at_agent_steps"]
+    statistics.resume_from(kept | progress)
+    assert statistics.best_at == expected
 
 
 @pytest.mark.parametrize(
