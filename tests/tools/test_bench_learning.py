@@ -28,7 +28,7 @@ pytestmark = pytest.mark.real  # for they start processes
 # Scores rise to ten times the seed; seed 7 fails, seed 9 does not end.
 STAND_IN = r"""
 import json, os, pathlib, sys, time
-options = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+options = dict(zip(sys.argv[1:], sys.argv[2:]))
 folder, seed = pathlib.Path(options["--run-dir"]), int(options["--seed"])
 folder.mkdir()
 with (folder / "metrics.jsonl").open("w") as rows:
@@ -233,6 +233,17 @@ def test_wrong_options(words: str, complaint: str, capsys: pytest.CaptureFixture
     assert code == 2
     assert said.err.count("\n") == 1
     assert complaint in said.err
+
+
+def test_a_task_on_several_nodes_is_run_by_all(
+    stand_in: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "NODES", learning.PROGRAM)
+    monkeypatch.setattr(learning, "PROGRAM", (sys.executable, "-c", "raise SystemExit(1)"))
+    one = learning.train(Task("two", "--env-id Easy-v0", 1000, 5, nodes=2), 1, "cpu", limit_s=60)
+    assert one.failure == ""
+    assert one.reached
+    assert " 2 run --env-id Easy-v0 " in one.run
 
 
 def test_a_real_run() -> None:

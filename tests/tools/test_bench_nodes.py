@@ -15,6 +15,7 @@ from galamp.core.errors import EXIT_FAILURE, EXIT_OK, EXIT_SIGTERM, EXIT_USAGE
 from galamp.core.machine.machine import Cpu
 from galamp.storage.run_logs import read_metrics
 from galamp.tools.bench import cli, commands, nodes, runs
+from tests.support.command_lines import parsed
 from tests.support.engine import STREAMS, end, wait_for
 
 
@@ -43,6 +44,13 @@ def test_every_node_has_its_place_and_its_folder() -> None:
     place = "run --seed 1 --nodes 2 --node-rank {} --join tcp/127.0.0.1:7000 --run-dir {}"
     assert " ".join(first).endswith(place.format(0, "runs/x"))
     assert " ".join(second).endswith(place.format(1, "runs/x-node-1"))
+
+
+def test_a_score_ends_the_run_on_the_first_node_alone() -> None:
+    flags = ["run", "--game", "Pong", "--stop-score", "15", "--seed", "1"]
+    first, second = nodes.commands(2, flags, "runs/x", "tcp/127.0.0.1:7000")
+    found = [parsed(*words[4:]).stop.stop_score for words in (first, second)]
+    assert found == [15.0, None]
 
 
 @pytest.mark.parametrize(

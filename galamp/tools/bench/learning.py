@@ -38,6 +38,7 @@ from galamp.tools.bench.runs import ROOT, cores
 from galamp.training.stopping import BY_SCORE
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "galamp")
+NODES: tuple[str, ...] = (sys.executable, "-m", "galamp.tools.bench.nodes")
 EPISODES, WALL = "charts/episodes", "wall_s"
 WINDOW = 100
 """Number of training episodes of a mean that counts."""
@@ -143,11 +144,13 @@ def train(task: Task, seed: int, device: str, limit_s: float) -> Training:
         limit_s: most time, with start and end.
     """
     words = command_of(task, seed, device)
-    shown = shlex.join(["bin/galamp", *words])
+    program_words = PROGRAM if task.nodes == 1 else (*NODES, str(task.nodes))
+    first = ("bin/galamp",) if task.nodes == 1 else ("python", *program_words[1:])
+    shown = shlex.join([*first, *words])
     share, failure = 0.0, ""
     with tempfile.TemporaryDirectory(prefix="galamp-bench-") as folder:
         path = Path(folder, "run")
-        command = [*PROGRAM, *words, "--run-dir", path, "--quiet"]
+        command = [*program_words, *words, "--run-dir", path, "--quiet"]
         with Program(command, ROOT, Path(folder, "output.log")) as program:
             try:
                 share = _until_it_ends(program, limit_s)

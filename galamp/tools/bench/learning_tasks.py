@@ -2,8 +2,8 @@
 
 The bar of CartPole-v1 is Gymnasium's own (`reward_threshold`), that of Acrobot-v1 ten above it.
 That of Pendulum-v1 takes a policy that swings up and stands. In Pong PPO is to come within three
-points of the most, and V-trace to +15 no later than A2C; these runs end at their bar, which saves
-hours.
+points of the most, and V-trace to +15 no later than A2C, as are four learners on two nodes no later
+than on one; these runs end at their bar, which saves hours.
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ PONG = {
 """Algorithm -> flags, agent steps and bar for Pong by two learners. Those of PPO have the eight
 environments of CleanRL's `ppo_atari.py` together, so each makes as many updates as that, and take
 32 transitions at once: by 128 PPO had learned nothing after 0.9 million agent steps."""
+
+PONG_OF_FOUR = {
+    "1x4": (1, "--algorithm a2c --learners 4 --num-envs 4"),
+    "2x2": (2, "--algorithm a2c --learners 2 --num-envs 4 --topology hierarchical"),
+}
+"""Nodes x learners of each -> number of nodes, and flags for Pong."""
 
 MINATAR = {
     "a2c": "--algorithm a2c --learners 2 --num-envs 16",
@@ -52,6 +58,7 @@ class Task:
         limit_s: most time for one training, with start and end.
         slow: whether it is only trained if it is named.
         control: whether it must not reach the bar: what this shows is that another task is hard.
+        nodes: on so many nodes, all on this machine; the scores are those of node 0's learners.
     """
 
     name: str
@@ -61,6 +68,7 @@ class Task:
     limit_s: float = 30 * MINUTE_S
     slow: bool = False
     control: bool = False
+    nodes: int = 1
 
 
 def _of_minatar(game: str, algorithm: str) -> Task:
@@ -73,6 +81,14 @@ def _of_pong(algorithm: str) -> Task:
     own, steps, bar = PONG[algorithm]
     flags = f"--game Pong --learners 2 {own} --stop-score {bar}"
     return Task(f"pong-{algorithm}", flags, steps, bar, limit_s=240 * MINUTE_S, slow=True)
+
+
+def _of_pong_by_four(shape: str) -> Task:
+    nodes, own = PONG_OF_FOUR[shape]
+    _, steps, bar = PONG["a2c"]
+    flags = f"--game Pong {own} --stop-score {bar}"
+    limit_s = 240 * MINUTE_S
+    return Task(f"pong-a2c-{shape}", flags, steps, bar, limit_s=limit_s, slow=True, nodes=nodes)
 
 
 TASKS = {
@@ -94,6 +110,7 @@ TASKS = {
         Task("cue-gru", f"{CUE} --network mlp-gru", 60_000, 0.9),
         Task("cue-mlp", f"{CUE} --network mlp", 60_000, 0.9, control=True),
         *(_of_pong(algorithm) for algorithm in PONG),
+        *(_of_pong_by_four(shape) for shape in PONG_OF_FOUR),
         *(_of_minatar(game, algorithm) for game in MINATAR_BARS for algorithm in MINATAR),
     )
 }

@@ -54,12 +54,16 @@ def nodes_system(workload: Workload, nodes: int, more: Sequence[str]) -> System:
 
 
 def commands(nodes: int, flags: Sequence[str], run_dir: str, address: str) -> list[list[str]]:
-    """Return the command of each node; node 0 has the run folder, others have one beside it."""
+    """Return the command of each node; node 0 has the run folder, others have one beside it.
+
+    Where a score ends the run, it is that of node 0, in whose rows it is looked for.
+    """
     found = []
     for node in range(nodes):
+        more = ("--stop-score", "none") if node and "--stop-score" in flags else ()
         folder = f"{run_dir}-node-{node}" if node else run_dir
         place = ("--nodes", str(nodes), "--node-rank", str(node), "--join", address)
-        found.append([sys.executable, "-m", "galamp", *flags, *place, "--run-dir", folder])
+        found.append([sys.executable, "-m", "galamp", *flags, *more, *place, "--run-dir", folder])
     return found
 
 
