@@ -10,6 +10,7 @@ from __future__ import annotations
 from galamp.core.nodes import Place
 from galamp.gossip.cluster.mirrors import INCARNATION
 from galamp.gossip.topologies.base import Topology
+from galamp.gossip.topologies.from_node import FromNode
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.control import ControlBlock
@@ -64,4 +65,14 @@ class Border:
             certificate=config.gossip.certificate,
             port=config.cluster.transport,
             wire=config.cluster.wire,
+            paced=_can_be_late(topology, config.gossip.max_staleness),
         )
+
+
+def _can_be_late(topology: Topology, max_staleness: int | None) -> bool:
+    """Whether no learner mixes less within the node, or waits, where other nodes' vectors are late.
+
+    As in a hierarchical graph, which has rounds for either, unless a learner waits at once.
+    """
+    rounds = topology.rounds_outside() if isinstance(topology, FromNode) else None
+    return rounds is not None and (max_staleness is None or rounds < max_staleness)

@@ -68,7 +68,8 @@ def main(task: BridgeTask) -> None:
     """
     keep_until_returned()  # its library's threads take vectors, and give them back
     bridge = Bridge(task)
-    bridge.may_send = TokenBucket(_cores()).may_send
+    if task.paced:
+        bridge.may_send = TokenBucket(_cores()).may_send
     try:
         bridge.run()
     finally:

@@ -13,7 +13,10 @@ from galamp.memory.arrays import SharedArrays, Wakeup
 
 @dataclass(frozen=True)
 class BridgeTask:
-    """Arguments of a node's bridge; `wakeups` are of all learners, as this node numbers them."""
+    """Arguments of a node's bridge; `wakeups` are of all learners, as this node numbers them.
+
+    `paced`: what learners publish may wait until the bridge has processor time left.
+    """
 
     arrays: SharedArrays
     place: Place
@@ -27,3 +30,4 @@ class BridgeTask:
     certificate: bool
     port: str = ZENOH
     wire: str = FLOAT32
+    paced: bool = False

@@ -107,6 +107,22 @@ class TestFromNode(TopologyContract):
                 seen = mixing_matrix(here, round_)
                 assert np.allclose(seen, mixing_matrix(graph, round_)[np.ix_(order, order)])
 
+    @pytest.mark.parametrize(
+        ("name", "lanes", "expected"),
+        [
+            ("hierarchical", 2, 1),
+            ("hierarchical", 1, None),  # it has no others here
+            ("ring", 2, None),  # the first one here receives from another node only
+            ("complete", 2, None),  # all receive from both in one round
+            ("random-pairs", 2, None),  # which are never known before
+        ],
+    )
+    def test_rounds_in_a_row_with_other_nodes_only(
+        self, name: str, lanes: int, expected: int | None
+    ) -> None:
+        graph = make_topology(name, 2 * lanes, nodes=2)
+        assert FromNode(graph, 0, lanes).rounds_outside() == expected
+
 
 class TestHierarchical(TopologyContract):
     """On as many machines as there can be of two learners, or else of one."""

@@ -44,8 +44,10 @@ def config(node: int, nodes: int = 2, learners: int = 2, **gossip: object) -> Ru
     )
 
 
-def laid_out(node: int, tmp_path: Path, nodes: int = 2) -> tuple[ResolvedRun, RunLayout]:
-    resolved = resolve_run(config(node, nodes), MACHINE, StoredChoices())
+def laid_out(
+    node: int, tmp_path: Path, nodes: int = 2, **gossip: object
+) -> tuple[ResolvedRun, RunLayout]:
+    resolved = resolve_run(config(node, nodes, **gossip), MACHINE, StoredChoices())
     sketch = sketch_model(resolved.plan, CARTPOLE)
     return resolved, RunLayout(resolved.plan, resolved.topology, CARTPOLE, sketch, tmp_path, 1)
 
@@ -97,6 +99,27 @@ def test_the_bridge_is_one_more_child_and_the_mirrors_are_nobodys(tmp_path: Path
     assert len(list(layout.status_board.learners())) == 2
     kept = with_learners(resolved.plan.asked, 2, MACHINE, resolved.plan.learners)
     assert kept.algorithm.learning_rate is None, "the usual one of four is chosen again"
+
+
+@pytest.mark.parametrize(
+    ("gossip", "expected"),
+    [
+        ({"topology": "hierarchical"}, True),
+        ({"topology": "hierarchical", "max_staleness": "inf"}, True),
+        ({"topology": "hierarchical", "max_staleness": 2}, True),
+        ({"topology": "hierarchical", "max_staleness": 1}, False),
+        ({"topology": "ring"}, False),
+        ({"topology": "complete"}, False),
+        ({"topology": "bidirectional-ring"}, False),
+        ({"topology": "one-peer-exponential"}, False),
+    ],
+)
+def test_the_bridge_sends_late_only_where_no_learner_waits_for_it(
+    tmp_path: Path, gossip: dict[str, object], expected: bool
+) -> None:
+    """Or mixes less within the node, as where a round has in-peers here and there."""
+    _, layout = laid_out(0, tmp_path, **gossip)
+    assert layout.bridge(0)[1].paced == expected
 
 
 def test_a_run_on_one_machine_has_nothing_more(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -113,6 +113,33 @@ def test_what_may_not_leave_yet_stays_and_the_newest_leaves(two: TwoNodes) -> No
     board = two[0].board
     two.until(lambda: board.node(1, "sent") + board.node(1, "overwritten") == 20)
     assert board.node(1, "sent") == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "expected"), [(range(4), None, 4), (range(4), 1.5, 1.5), ([1], 8.0, 1)]
+)
+@pytest.mark.parametrize("paced", [True, False])
+def test_a_bridge_has_its_share_of_the_cores_that_its_node_may_use(
+    two: TwoNodes, monkeypatch: pytest.MonkeyPatch,
+    cores: Sequence[int], quota: float | None, expected: float, paced: bool,
+) -> None:  # fmt: skip
+    given, allowed = list[float](), list[bool]()
+
+    class Bucket:
+        def __init__(self, of: float) -> None:
+            given.append(of)
+
+        def may_send(self) -> bool:
+            return False
+
+    monkeypatch.setattr(bridge_module, "TokenBucket", Bucket)
+    monkeypatch.setattr(bridge_module, "allowed_processors", lambda: quota)
+    monkeypatch.setattr(bridge_module.os, "sched_getaffinity", lambda _: set(cores))
+    monkeypatch.setattr(Bridge, "run", lambda bridge: allowed.append(bridge.may_send()))
+    monkeypatch.setattr(Bridge, "close", lambda bridge: None)
+    bridge_module.main(replace(two[0].task, paced=paced))
+    assert given == ([expected] if paced else [])
+    assert allowed == [not paced]
 
 
 def test_a_node_that_asks_is_answered_at_once(two: TwoNodes) -> None:

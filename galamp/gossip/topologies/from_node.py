@@ -59,3 +59,26 @@ class FromNode(Topology):
     def most_in_peers(self) -> int:
         """Return the largest number of in-peers in the graph."""
         return self.graph.most_in_peers()
+
+    def rounds_outside(self) -> int | None:
+        """Return the most rounds in a row in which a learner here receives from other nodes only.
+
+        None if a learner has no others, or one in which it receives from both.
+        """
+        period = self.graph.period()
+        if period is None:
+            return None
+        longest = 0
+        for rank in range(self._lanes):
+            in_a_row, inside = 0, False
+            for round_ in range(2 * period):  # twice: a row may go on from the end to the beginning
+                peers = self.in_peers(rank, round_)
+                kinds = {peer < self._lanes for peer in peers}
+                if len(kinds) > 1:
+                    return None
+                inside |= kinds == {True}
+                in_a_row = in_a_row + 1 if kinds == {False} else 0
+                longest = max(longest, in_a_row)
+            if not inside:
+                return None
+        return longest
