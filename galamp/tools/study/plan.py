@@ -29,7 +29,7 @@ Amendments, made before any run of blocks robustness and pong, and after 55 of b
 6. Of five arms the fourth rate, the greatest, was the best one again. Each arm goes on with twice
    its greatest rate until another one is better.
 
-Rows of runs that 1 and 2 replace are in results/withdrawn.jsonl, which nothing reads.
+Rows of runs that 1, 2 and 6 replace are in results/withdrawn.jsonl, which nothing reads.
 """
 
 from __future__ import annotations
