@@ -69,6 +69,7 @@ def vtrace(
     rho_max: float = 1.0,
     c_max: float = 1.0,
     policy_rho_max: float = 1.0,
+    alpha: float = 1.0,
 ) -> VTrace:
     """Return the V-trace targets of a rollout whose actions were taken by another policy.
 
@@ -93,12 +94,14 @@ def vtrace(
         rho_max: bound of the ratio that decides to which policy the values belong.
         c_max: bound of the ratio that decides how far corrections reach.
         policy_rho_max: bound of the ratio in the policy gradient.
+        alpha: weight of the bounded ratios beside the whole ones, in all three places (leaky
+            V-trace, Zahavy et al. 2020): 1 is V-trace, 0 is importance sampling.
     """
     _check(rewards, terminated, truncated, values)
     assert log_ratios.shape == rewards.shape
     assert not log_ratios.requires_grad
     ratios = log_ratios.exp()
-    rhos, cs = ratios.clamp(max=rho_max), ratios.clamp(max=c_max) * trace_lambda
+    rhos, cs = _leaky(ratios, rho_max, alpha), _leaky(ratios, c_max, alpha) * trace_lambda
     discounts = (~terminated).to(rewards.dtype) * gamma
     own = (1.0 - rhos) * values[:-1] + rhos * rewards
     returns, bootstraps = torch.empty_like(rewards), torch.empty_like(rewards)
@@ -109,7 +112,12 @@ def vtrace(
         reached = (rhos[t] - cs[t]) * next_value + cs[t] * bootstraps[t]
         following = torch.addcmul(own[t], discounts[t], reached, out=returns[t])
     errors = torch.addcmul(rewards, discounts, bootstraps) - values[:-1]
-    return VTrace(returns, ratios.clamp(max=policy_rho_max) * errors)
+    return VTrace(returns, _leaky(ratios, policy_rho_max, alpha) * errors)
+
+
+def _leaky(ratios: Tensor, most: float, alpha: float) -> Tensor:
+    bounded = ratios.clamp(max=most)
+    return bounded if alpha == 1.0 else alpha * bounded + (1.0 - alpha) * ratios
 
 
 def lambda_returns(

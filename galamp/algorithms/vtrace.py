@@ -58,6 +58,7 @@ class VTrace(A2C):
             rho_max=self._traces.vtrace_rho_max,
             c_max=self._traces.vtrace_c_max,
             policy_rho_max=self._traces.vtrace_rho_max,
+            alpha=self._traces.vtrace_alpha,
         )
         ratios = log_ratios.exp()
         # Schulman 2020, "Approximating KL divergence", the third estimator: never negative.

@@ -34,3 +34,6 @@ class VTraceConfig(A2CConfig):
         1.0, "bound of the ratio pi / mu in the value's target and in the policy gradient", low=0.0
     )
     vtrace_c_max: float = option(1.0, "bound of the ratio pi / mu in the traces", low=0.0)
+    vtrace_alpha: float = option(
+        1.0, "weight of the bounded ratios beside the whole ones (leaky V-trace)", low=0.0, high=1.0
+    )
