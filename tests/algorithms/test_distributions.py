@@ -82,6 +82,19 @@ def test_log_prob_and_entropy_are_torchs(spec: ActionSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_kl_is_torchs_in_its_direction(spec: ActionSpec) -> None:
+    """Of the first policy from the second; of squashed numbers it is that of the numbers before."""
+    policy, outputs, _ = drawn(spec)
+    _, others, _ = drawn(spec, seed=2)
+    for one, other in ((outputs, others), (others, outputs)):
+        pairs = zip(reference(spec, one), reference(spec, other), strict=True)
+        expected = sum(torchs.kl_divergence(p, q) for p, q in pairs)
+        torch.testing.assert_close(policy.kl(one, other), expected)
+    assert not torch.allclose(policy.kl(outputs, others), policy.kl(others, outputs))
+    assert policy.kl(outputs, outputs).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_actions_are_of_the_spec_and_follow_the_generator(spec: ActionSpec) -> None:
     policy, outputs, actions = drawn(spec)
     assert actions.shape == (2, 6, *spec.shape)
