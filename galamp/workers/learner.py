@@ -310,9 +310,9 @@ class Learner:
             self.idle()
             time.sleep(SETTLE_POLL_S)
         twins = range(self.task.rank + place.lanes, place.all, place.lanes)
-        mean = self.exchange.mean_of(rank for rank in twins if board.rank(rank, "mirrored"))
-        if mean is not None:
-            self.algorithm.state()["parameters"].copy_(mean)
+        self._begin_with(
+            self.exchange.mean_of(rank for rank in twins if board.rank(rank, "mirrored"))
+        )
 
     def _rejoin(self, state: State) -> None:
         """Rejoin the run after a restart: start with the mean of the in-peers' parameters.
@@ -325,7 +325,10 @@ class Learner:
             for name in ("turns", "rounds", "updates"):
                 self.status[name] = state.counters[name]
             return
-        mean = self.exchange.mean_of_peers()
+        self._begin_with(self.exchange.mean_of_peers())
+
+    def _begin_with(self, mean: torch.Tensor | None) -> None:
+        """Begin with the mean of parameters that others have published, if there is one."""
         if mean is not None:
             self.algorithm.state()["parameters"].copy_(mean)
             if self.normaliser is not None:

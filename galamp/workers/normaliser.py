@@ -127,6 +127,7 @@ class Normaliser:
         self._returns = Returns(envs, spec.gamma)
         self._known = Known(spec)
         self._entered: Scales | None = None
+        self._is_others = False  # the network, since before the first scales
         self.scaling = Scaling(spec, device)
         self.scales = Scales.raw(spec.inputs)
 
@@ -147,6 +148,9 @@ class Normaliser:
         if before.chosen:
             # The network was raw. Initial weights are not: they are for the first scales.
             from_raw(self._layers, self.scales, before)
+        elif self.scales.chosen and self._is_others:
+            from_raw(self._layers, self.scales, self.scales)
+        self._is_others = self._is_others and not self.scales.chosen
         self._entered = self.scales if self.scales.chosen else None
         self.scaling.set(self.scales)
         return self.scales.chosen
@@ -201,7 +205,11 @@ class Normaliser:
             self._hear(self._pool.ranks)
 
     def rejoin(self) -> None:
-        """Take the scales of all data for a network that others have published."""
+        """Take the scales of all data for a network that others have published, which is raw.
+
+        Learners of other nodes can have published it, before there are enough data here.
+        """
+        self._is_others = True
         self._hear(self._others())
         self.scales = Scales.of(self._known.pooled())
 
