@@ -19,6 +19,8 @@ from galamp.core.config import RunConfig
 from galamp.core.errors import EXIT_OK
 from galamp.gossip.cluster.zenoh_port import LEASE_S
 from galamp.supervision.children import Children
+from galamp.tools.audit.across import Crossing
+from galamp.tools.audit.audit import Audit, Violation
 from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import Invariant
 from galamp.tools.chaos.link import (
@@ -37,6 +39,7 @@ from galamp.tools.chaos.link_invariants import (
     OtherWhole,
     VectorsArrive,
 )
+from galamp.tools.chaos.record import conclude_both
 from galamp.tools.chaos.relay import HOST, Relay
 from galamp.tools.chaos.report import lines
 from galamp.tools.chaos.schedule import (
@@ -368,6 +371,40 @@ class TestInvariants:
         whole.observe(0, ["2 restarts of the second machine"])
         assert found(other) == "it ended with code 70: galamp: bridge hung"
         assert found(whole) == "2 restarts of the second machine"
+
+
+class StubSecond:
+    def __init__(self, folder: Path, gossip: dict[str, Any]) -> None:
+        self._told = {"run_dir": str(folder), "restarts": 0, "gossip": gossip}
+
+    def end(self) -> dict[str, Any]:
+        return self._told
+
+
+@pytest.mark.parametrize(
+    ("gossip", "violates", "wrong"),
+    [
+        ({"torn": 0, "refused": 0}, False, None),
+        ({"torn": None, "refused": 0}, True, "second machine, line 7: 2 above 1"),
+        ({"torn": 0, "refused": 3}, False, "second machine, 3 messages refused"),
+        ({"torn": 1, "refused": 0}, False, "second machine, 1 torn copies"),
+    ],
+)
+def test_the_second_machine_is_judged_as_the_first(
+    gossip: dict[str, Any],
+    violates: bool,
+    wrong: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    audited = Audit()
+    if violates:
+        audited.violations.append(Violation(7, 1, 0.5, 100, 0, 2.0, 1.0, "both"))
+    monkeypatch.setattr("galamp.tools.chaos.record.audit", lambda folder: audited)
+    over = [Crossing(0, 1, 5, 5, 0, 0), Crossing(1, 0, 5, 5, 0, 0)]
+    monkeypatch.setattr("galamp.tools.chaos.record.crossings", lambda folders: over)
+    whole = conclude_both(tmp_path, cast(Any, StubSecond(tmp_path, gossip)))
+    assert (whole.breach and whole.breach.found) == wrong
 
 
 def test_the_second_machine_has_the_settings_of_the_first() -> None:
