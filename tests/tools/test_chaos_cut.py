@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -21,8 +22,9 @@ from galamp.gossip.cluster.zenoh_port import LEASE_S
 from galamp.supervision.children import Children
 from galamp.tools.audit.across import Crossing
 from galamp.tools.audit.audit import Audit, Violation
-from galamp.tools.chaos.injector import Injector
-from galamp.tools.chaos.invariants import Invariant
+from galamp.tools.chaos.calibration import factor_of
+from galamp.tools.chaos.injector import InjectedFault, Injector
+from galamp.tools.chaos.invariants import PAUSE_S, Invariant, LearnerSeen, LearnersProgress
 from galamp.tools.chaos.link import (
     DELAY_S,
     SLOW_BYTES_PER_S,
@@ -39,6 +41,7 @@ from galamp.tools.chaos.link_invariants import (
     OtherWhole,
     VectorsArrive,
 )
+from galamp.tools.chaos.monitor import InvariantMonitor
 from galamp.tools.chaos.record import conclude_both
 from galamp.tools.chaos.relay import HOST, Relay
 from galamp.tools.chaos.report import lines
@@ -322,6 +325,44 @@ class TestInvariants:
         assert noticed.breach is None
         noticed.observe(0.1, cut=True, present=True, hit=False)
         assert found(noticed).startswith("there after 14.")
+
+    def test_the_longest_time_until_a_cut_was_noticed_is_told(self) -> None:
+        noticed = CutNoticed()
+        assert noticed.bound_s == 5.0, "3 s, whatever the transport's lease is, and 2 s of slack"
+        for cut_s in (4.0, 2.0):
+            noticed.observe(cut_s, cut=True, present=True, hit=False)
+            noticed.observe(1.0, cut=True, present=False, hit=False)
+            noticed.observe(0.1, cut=False, present=True, hit=False)
+        assert noticed.breach is None
+        assert noticed.remark == "longest time until one was noticed 4.00 s, bound 5 s"
+
+    def test_a_survivor_that_pauses_for_a_machine_that_died(self) -> None:
+        turning = LearnersProgress(1, limit_s=60.0, bound_s=5.0)
+        turning.pause_s = PAUSE_S
+        for _ in range(30):
+            turning.observe(0.1, [LearnerSeen(1, others_hit=True)])
+        assert turning.breach is None, "another process here is hit"
+        for turns in (2, 3):
+            for _ in range(17):
+                turning.observe(0.125, [LearnerSeen(turns, others_hit=True, away=True)])
+        assert turning.breach is None
+        turning.observe(0.125, [LearnerSeen(3, others_hit=True, away=True)])
+        assert found(turning) == "none for 2.1 s"
+        assert "while link or machine were disturbed 2.12 s, bound 2.0 s" in turning.remark
+
+    @pytest.mark.parametrize("role", [LINK, MACHINE])
+    def test_a_disturbed_link_or_machine_hits_others_than_the_learners(self, role: str) -> None:
+        child = SimpleNamespace(rank=0, row={"turns": 5}, has_process=True, given_up=False)
+        monitor = object.__new__(InvariantMonitor)
+        monitor._children = cast(Any, SimpleNamespace(simulators_of=lambda rank: []))
+        fault = InjectedFault(Fault(1, 0.0, Kind.KILL, role), 0.0, [])
+        monitor._injector = cast(Any, SimpleNamespace(open=[fault]))
+        seen = monitor._seen(cast(Any, child))
+        assert (seen.others_hit, seen.away, seen.hit) == (True, True, False)
+
+    def test_bounds_follow_what_a_process_gets_of_the_processors(self) -> None:
+        assert factor_of(2.2, 2.0) == 1.0, "a machine that is free"
+        assert factor_of(9.0, 2.0) == 4.5
 
     def test_a_link_that_does_not_heal(self) -> None:
         arriving = VectorsArrive()

@@ -7,9 +7,10 @@ As in `invariants`, nothing here reads a clock, a process or the run itself.
 
 from __future__ import annotations
 
-from galamp.gossip.cluster.zenoh_port import LEASE_S
 from galamp.tools.chaos.invariants import GROWTH, GROWTH_BYTES, Invariant
 
+LEASE_S = 3.0
+"""What is promised, whatever the transports are set to: a cut is noticed within so long."""
 NOTICED_GRACE_S, MIXES_GRACE_S = 2.0, 5.0
 """What a busy machine may need beyond the lease, and beyond `MIXES_S`."""
 MIXES_S = 10.0
@@ -28,14 +29,23 @@ class CutNoticed(Invariant):
     def __init__(self) -> None:
         super().__init__()
         self.bound_s = LEASE_S + NOTICED_GRACE_S
-        self._cut_s = 0.0
+        self._cut_s = self.longest_s = 0.0
 
     def observe(self, passed_s: float, *, cut: bool, present: bool, hit: bool) -> None:
         """Check it; `hit`: a fault of the bridge is not over, so that nobody is there to notice."""
         self._cut_s = self._cut_s + passed_s if cut and not hit else 0.0
+        if present:
+            self.longest_s = max(self.longest_s, self._cut_s)
         late = present and self._cut_s > self.bound_s
         expected = f"the other machine gone within {self.bound_s:g} s of a cut"
         self.hold(not late, expected, f"there after {self._cut_s:.1f} s")
+
+    @property
+    def remark(self) -> str:
+        """Return the longest time until one was noticed, or was over before."""
+        return (
+            f"longest time until one was noticed {self.longest_s:.2f} s, bound {self.bound_s:g} s"
+        )
 
 
 class VectorsArrive(Invariant):

@@ -34,7 +34,7 @@ class LinkWatch:
         self, supervisor: Supervisor, injector: Injector, view: LinkView, second: SecondNode
     ) -> None:
         self._children, self._injector = supervisor.children, injector
-        self._view, self._second = view, second
+        self._view, self._second, self.busy = view, second, second.busy
         gossip = supervisor.run_layout.plan.config.gossip
         self._start_s = 0.0
         self._rounds = gossip.gossip_every * gossip.nodes_every

@@ -29,6 +29,7 @@ from galamp.tools.chaos import procfs
 from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import (
     MIN_GAP_S,
+    PAUSE_S,
     USUAL_GAPS,
     BoundedStaleness,
     Breach,
@@ -42,7 +43,9 @@ from galamp.tools.chaos.invariants import (
     NoLeaks,
     NoTornReads,
 )
+from galamp.tools.chaos.link_invariants import LEASE_S
 from galamp.tools.chaos.link_watch import LinkWatch
+from galamp.tools.chaos.schedule import LINK, MACHINE
 from galamp.training.supervisor import Supervisor
 
 PROC_EVERY_S, VECTORS_EVERY_S, FILES_EVERY_S = 0.5, 0.25, 3.0
@@ -132,6 +135,7 @@ class InvariantMonitor:
         self.fresh = (
             BoundedStaleness(run_layout.count, gossip.max_staleness or 0) if bounded else None
         )
+        self._bounded = gossip.max_staleness is not None
         self._verifies = gossip.verify_gossip
         self._proc, self._vectors, self._slow = map(
             Clock, (PROC_EVERY_S, VECTORS_EVERY_S, FILES_EVERY_S)
@@ -156,6 +160,9 @@ class InvariantMonitor:
         """Set the usual duration of a turn, once the warm-up is over."""
         self.turning.bound_s = max(MIN_GAP_S, USUAL_GAPS * usual_turn_s)
         if self._link is not None:
+            self.turning.pause_s = PAUSE_S * self._link.busy + usual_turn_s
+            if self._bounded:  # they wait at their bound until the lease has passed
+                self.turning.pause_s += LEASE_S * self._link.busy
             self._link.set_usual_turn(usual_turn_s)
 
     def tick(self, now_s: float) -> None:
@@ -220,11 +227,13 @@ class InvariantMonitor:
     def _seen(self, learner: Child) -> LearnerSeen:
         group = [learner, *self._children.simulators_of(learner.rank)]
         hit = [child for injected in self._injector.open for child in injected.children]
+        away = any(each.fault.role in (LINK, MACHINE) for each in self._injector.open)
         return LearnerSeen(
             turns=learner.row["turns"],
             expected=all(child.has_process or child.given_up for child in group),
             hit=any(child in group for child in hit),
-            others_hit=any(child not in group for child in hit),
+            others_hit=away or any(child not in group for child in hit),
+            away=away and not hit,
         )
 
     def _check_vector(self) -> None:
