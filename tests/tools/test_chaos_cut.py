@@ -20,6 +20,7 @@ from galamp.core.config import RunConfig
 from galamp.core.errors import EXIT_OK
 from galamp.gossip.cluster.zenoh_port import LEASE_S
 from galamp.supervision.children import Children
+from galamp.telemetry.snapshot import NodeSnapshot
 from galamp.tools.audit.across import Crossing
 from galamp.tools.audit.audit import Audit, Violation
 from galamp.tools.chaos.calibration import factor_of
@@ -36,12 +37,14 @@ from galamp.tools.chaos.link import (
 from galamp.tools.chaos.link_invariants import (
     BridgeFlat,
     CutNoticed,
+    MachineReturns,
     NoneRefused,
     OtherRuns,
     OtherWhole,
     VectorsArrive,
 )
 from galamp.tools.chaos.monitor import InvariantMonitor
+from galamp.tools.chaos.other_view import OtherView
 from galamp.tools.chaos.record import conclude_both
 from galamp.tools.chaos.relay import HOST, Relay
 from galamp.tools.chaos.report import lines
@@ -56,7 +59,9 @@ from galamp.tools.chaos.schedule import (
     draw,
 )
 from galamp.tools.chaos.second_node import command, halves, other_folder
+from galamp.training.control.server import ControlServer
 from tests.support.engine import DEADLINE_S, galamp
+from tests.support.snapshots import busy
 from tests.tools.test_chaos import a_record
 
 
@@ -239,6 +244,10 @@ class StubLink:
 class StubView:
     present, received = True, 5
 
+    @property
+    def received_there(self) -> int:
+        return self.received
+
 
 class TestDisturbance:
     def begun(self, kind: Kind = Kind.CUT) -> tuple[Injector, StubLink, StubView]:
@@ -360,13 +369,36 @@ class TestInvariants:
         seen = monitor._seen(cast(Any, child))
         assert (seen.others_hit, seen.away, seen.hit) == (True, True, False)
 
+    @pytest.mark.parametrize(
+        ("busy", "start_s", "up_s", "wrong"),
+        [
+            (1.0, 5, 5, None),
+            (1.0, 6, 5, "11.0 s"),
+            (3.0, 80, 30, None),
+            (3.0, 5, 31, "31.0 s"),
+            (3.0, 91, 0, "91.0 s"),
+        ],
+    )
+    def test_a_machine_that_comes_back_late(
+        self, busy: float, start_s: int, up_s: int, wrong: str | None
+    ) -> None:
+        returning = MachineReturns(busy)
+        for _ in range(200):
+            returning.observe(1.0, returns=False, up=True, hit=False)
+            returning.observe(1.0, returns=True, up=True, hit=True)
+        for up in [False] * start_s + [True] * up_s:
+            returning.observe(1.0, returns=True, up=up, hit=False)
+        assert (returning.breach and returning.breach.found) == wrong
+        assert returning.longest_s == start_s + up_s
+        assert f"from its bridge being up {up_s:.2f} s" in returning.remark
+
     def test_bounds_follow_what_a_process_gets_of_the_processors(self) -> None:
         assert factor_of(2.2, 2.0) == 1.0, "a machine that is free"
         assert factor_of(9.0, 2.0) == 4.5
 
     def test_a_link_that_does_not_heal(self) -> None:
         arriving = VectorsArrive()
-        for _ in range(149):
+        for _ in range(99):
             arriving.observe(0.1, whole=True, received=7, hit=False)
             assert arriving.breach is None
         for _ in range(200):
@@ -375,10 +407,10 @@ class TestInvariants:
         for at in range(200):
             arriving.observe(0.1, whole=True, received=at // 50, hit=False)
         assert arriving.breach is None
-        for _ in range(152):
+        for _ in range(102):
             arriving.observe(0.1, whole=True, received=9, hit=False)
-        assert found(arriving).startswith("none for 15.")
-        assert "longest time without a vector 15." in arriving.remark
+        assert found(arriving).startswith("none for 10.")
+        assert "longest time without a vector 10." in arriving.remark
 
     def test_a_message_that_is_refused(self) -> None:
         none = NoneRefused()
@@ -446,6 +478,23 @@ def test_the_second_machine_is_judged_as_the_first(
     monkeypatch.setattr("galamp.tools.chaos.record.crossings", lambda folders: over)
     whole = conclude_both(tmp_path, cast(Any, StubSecond(tmp_path, gossip)))
     assert (whole.breach and whole.breach.found) == wrong
+
+
+def test_what_the_second_machine_tells_is_heard_without_waiting_for_it(tmp_path: Path) -> None:
+    view = OtherView(tmp_path / "run", 0)
+    view.poll(1.0)
+    assert (view.received, view.descriptors) == (0, 0), "there is no run yet"
+    (tmp_path / "run").mkdir()
+    with ControlServer(tmp_path / "run", pytest.fail) as server:
+        view.poll(2.0)
+        server.poll()
+        server.poll()
+        nodes = (NodeSnapshot(0, (1, 1), True, received=7, refused=2),)
+        server.publish(replace(busy(1), nodes=nodes))
+        view.poll(2.1)
+        assert (view.received, view.refused, view.descriptors) == (7, 2, 1)
+    view.poll(2.2)
+    assert (view.received, view.refused, view.descriptors) == (0, 2, 0), "it was killed"
 
 
 def test_the_second_machine_has_the_settings_of_the_first() -> None:

@@ -26,6 +26,7 @@ from galamp.supervision.child import Child
 from galamp.supervision.children import TICK_S
 from galamp.supervision.restart_policy import MAX_DELAY_S
 from galamp.tools.chaos import procfs
+from galamp.tools.chaos.clock import Clock
 from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import (
     MIN_GAP_S,
@@ -53,20 +54,6 @@ BOOT_S = 30.0
 """A restarted learner makes its first turn within this time."""
 NEWEST = 2
 COUNTERS = ("agent_steps", "turns", "updates")
-
-
-class Clock:
-    """Timer of a repeated check."""
-
-    def __init__(self, every_s: float) -> None:
-        self._every_s, self._due_s = every_s, 0.0
-
-    def due(self, now_s: float) -> bool:
-        """Return whether the interval has passed since the last time that this was true."""
-        if now_s < self._due_s:
-            return False
-        self._due_s = now_s + self._every_s
-        return True
 
 
 class FileChecks(NamedTuple):
@@ -184,15 +171,18 @@ class InvariantMonitor:
 
     def weigh(self) -> None:
         """Compare files and memory held now with those of the first call."""
-        self.flat.observe_descriptors(procfs.descriptors())
+        of_link = 0 if self._link is None else self._link.descriptors
+        self.flat.observe_descriptors(procfs.descriptors() - of_link)
         self.flat.observe_memory(procfs.own_bytes())
         self.flat.observe_children(sum(map(procfs.pss_bytes, self._pids())))
         if self._link is not None:
             self._link.weigh()
 
     def close(self) -> None:
-        """End the thread, once its current work is done."""
+        """End the thread, once its current work is done, and what the link needs."""
         self._thread.shutdown(wait=False)
+        if self._link is not None:
+            self._link.close()
 
     @property
     def quiet(self) -> bool:

@@ -51,6 +51,7 @@ class SecondNode:
     Attributes:
         config: of the first node, which this process is to run.
         link: between both.
+        folder: of the other run.
         busy: what bounds in seconds are multiplied by, see `calibration`.
     """
 
@@ -63,7 +64,7 @@ class SecondNode:
         busy: float = 1.0,
     ) -> None:
         """Start it by `start`, which is told whether to resume its run, in `folder`."""
-        self.config, self.link, self._folder, self._start = config, link, folder, start
+        self.config, self.link, self.folder, self._start = config, link, folder, start
         self.busy = busy
         self._program = start(False).__enter__()
         self.away = False
@@ -72,7 +73,7 @@ class SecondNode:
     @property
     def saved(self) -> bool:
         """Whether it has a checkpoint, from which it can go on."""
-        return any(self._folder.glob("checkpoints/ckpt-*"))
+        return any(self.folder.glob("checkpoints/ckpt-*"))
 
     def kill(self) -> None:
         """Kill all of its processes, as a machine that loses its power."""
