@@ -73,6 +73,8 @@ def gossip_summary(snapshot: Snapshot, run_layout: RunLayout) -> dict[str, Any]:
         "below_floor": sum(
             row.metrics["below_floor"] for row in run_layout.status_board.learners()
         ),
+        "torn": _torn(run_layout),
+        "refused": sum(node.refused for node in snapshot.nodes) if snapshot.nodes else None,
         "synchronous": gossip.synchronous,
         "consensus_distance": seen.rms,
         "pairwise_distance": seen.pairwise,
@@ -81,6 +83,13 @@ def gossip_summary(snapshot: Snapshot, run_layout: RunLayout) -> dict[str, Any]:
         "radius": seen.radius,
         "gradient_correlation": seen.gradient_correlation,
     }
+
+
+def _torn(run_layout: RunLayout) -> int | None:
+    """Return how many copies were found torn; None where none was verified."""
+    if not run_layout.plan.config.gossip.verify_gossip:
+        return None
+    return sum(row.metrics["torn"] for row in run_layout.status_board.learners())
 
 
 def versions() -> dict[str, str]:

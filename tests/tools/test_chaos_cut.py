@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,8 +20,12 @@ from galamp.core.config import RunConfig
 from galamp.core.errors import EXIT_OK
 from galamp.gossip.cluster.zenoh_port import LEASE_S
 from galamp.supervision.children import Children
-from galamp.tools.chaos.injector import Injector
-from galamp.tools.chaos.invariants import Invariant
+from galamp.telemetry.snapshot import NodeSnapshot
+from galamp.tools.audit.across import Crossing
+from galamp.tools.audit.audit import Audit, Violation
+from galamp.tools.chaos.calibration import factor_of
+from galamp.tools.chaos.injector import InjectedFault, Injector
+from galamp.tools.chaos.invariants import PAUSE_S, Invariant, LearnerSeen, LearnersProgress
 from galamp.tools.chaos.link import (
     DELAY_S,
     SLOW_BYTES_PER_S,
@@ -32,11 +37,15 @@ from galamp.tools.chaos.link import (
 from galamp.tools.chaos.link_invariants import (
     BridgeFlat,
     CutNoticed,
+    MachineReturns,
     NoneRefused,
     OtherRuns,
     OtherWhole,
     VectorsArrive,
 )
+from galamp.tools.chaos.monitor import InvariantMonitor
+from galamp.tools.chaos.other_view import OtherView
+from galamp.tools.chaos.record import conclude_both
 from galamp.tools.chaos.relay import HOST, Relay
 from galamp.tools.chaos.report import lines
 from galamp.tools.chaos.schedule import (
@@ -50,7 +59,9 @@ from galamp.tools.chaos.schedule import (
     draw,
 )
 from galamp.tools.chaos.second_node import command, halves, other_folder
+from galamp.training.control.server import ControlServer
 from tests.support.engine import DEADLINE_S, galamp
+from tests.support.snapshots import busy
 from tests.tools.test_chaos import a_record
 
 
@@ -233,6 +244,10 @@ class StubLink:
 class StubView:
     present, received = True, 5
 
+    @property
+    def received_there(self) -> int:
+        return self.received
+
 
 class TestDisturbance:
     def begun(self, kind: Kind = Kind.CUT) -> tuple[Injector, StubLink, StubView]:
@@ -320,9 +335,70 @@ class TestInvariants:
         noticed.observe(0.1, cut=True, present=True, hit=False)
         assert found(noticed).startswith("there after 14.")
 
+    def test_the_longest_time_until_a_cut_was_noticed_is_told(self) -> None:
+        noticed = CutNoticed()
+        assert noticed.bound_s == 5.0, "3 s, whatever the transport's lease is, and 2 s of slack"
+        for cut_s in (4.0, 2.0):
+            noticed.observe(cut_s, cut=True, present=True, hit=False)
+            noticed.observe(1.0, cut=True, present=False, hit=False)
+            noticed.observe(0.1, cut=False, present=True, hit=False)
+        assert noticed.breach is None
+        assert noticed.remark == "longest time until one was noticed 4.00 s, bound 5 s"
+
+    def test_a_survivor_that_pauses_for_a_machine_that_died(self) -> None:
+        turning = LearnersProgress(1, limit_s=60.0, bound_s=5.0)
+        turning.pause_s = PAUSE_S
+        for _ in range(30):
+            turning.observe(0.1, [LearnerSeen(1, others_hit=True)])
+        assert turning.breach is None, "another process here is hit"
+        for turns in (2, 3):
+            for _ in range(17):
+                turning.observe(0.125, [LearnerSeen(turns, others_hit=True, away=True)])
+        assert turning.breach is None
+        turning.observe(0.125, [LearnerSeen(3, others_hit=True, away=True)])
+        assert found(turning) == "none for 2.1 s"
+        assert "while link or machine were disturbed 2.12 s, bound 2.0 s" in turning.remark
+
+    @pytest.mark.parametrize("role", [LINK, MACHINE])
+    def test_a_disturbed_link_or_machine_hits_others_than_the_learners(self, role: str) -> None:
+        child = SimpleNamespace(rank=0, row={"turns": 5}, has_process=True, given_up=False)
+        monitor = object.__new__(InvariantMonitor)
+        monitor._children = cast(Any, SimpleNamespace(simulators_of=lambda rank: []))
+        fault = InjectedFault(Fault(1, 0.0, Kind.KILL, role), 0.0, [])
+        monitor._injector = cast(Any, SimpleNamespace(open=[fault]))
+        seen = monitor._seen(cast(Any, child))
+        assert (seen.others_hit, seen.away, seen.hit) == (True, True, False)
+
+    @pytest.mark.parametrize(
+        ("busy", "start_s", "up_s", "wrong"),
+        [
+            (1.0, 5, 5, None),
+            (1.0, 6, 5, "11.0 s"),
+            (3.0, 80, 30, None),
+            (3.0, 5, 31, "31.0 s"),
+            (3.0, 91, 0, "91.0 s"),
+        ],
+    )
+    def test_a_machine_that_comes_back_late(
+        self, busy: float, start_s: int, up_s: int, wrong: str | None
+    ) -> None:
+        returning = MachineReturns(busy)
+        for _ in range(200):
+            returning.observe(1.0, returns=False, up=True, hit=False)
+            returning.observe(1.0, returns=True, up=True, hit=True)
+        for up in [False] * start_s + [True] * up_s:
+            returning.observe(1.0, returns=True, up=up, hit=False)
+        assert (returning.breach and returning.breach.found) == wrong
+        assert returning.longest_s == start_s + up_s
+        assert f"from its bridge being up {up_s:.2f} s" in returning.remark
+
+    def test_bounds_follow_what_a_process_gets_of_the_processors(self) -> None:
+        assert factor_of(2.2, 2.0) == 1.0, "a machine that is free"
+        assert factor_of(9.0, 2.0) == 4.5
+
     def test_a_link_that_does_not_heal(self) -> None:
         arriving = VectorsArrive()
-        for _ in range(149):
+        for _ in range(99):
             arriving.observe(0.1, whole=True, received=7, hit=False)
             assert arriving.breach is None
         for _ in range(200):
@@ -331,10 +407,10 @@ class TestInvariants:
         for at in range(200):
             arriving.observe(0.1, whole=True, received=at // 50, hit=False)
         assert arriving.breach is None
-        for _ in range(152):
+        for _ in range(102):
             arriving.observe(0.1, whole=True, received=9, hit=False)
-        assert found(arriving).startswith("none for 15.")
-        assert "longest time without a vector 15." in arriving.remark
+        assert found(arriving).startswith("none for 10.")
+        assert "longest time without a vector 10." in arriving.remark
 
     def test_a_message_that_is_refused(self) -> None:
         none = NoneRefused()
@@ -368,6 +444,57 @@ class TestInvariants:
         whole.observe(0, ["2 restarts of the second machine"])
         assert found(other) == "it ended with code 70: galamp: bridge hung"
         assert found(whole) == "2 restarts of the second machine"
+
+
+class StubSecond:
+    def __init__(self, folder: Path, gossip: dict[str, Any]) -> None:
+        self._told = {"run_dir": str(folder), "restarts": 0, "gossip": gossip}
+
+    def end(self) -> dict[str, Any]:
+        return self._told
+
+
+@pytest.mark.parametrize(
+    ("gossip", "violates", "wrong"),
+    [
+        ({"torn": 0, "refused": 0}, False, None),
+        ({"torn": None, "refused": 0}, True, "second machine, line 7: 2 above 1"),
+        ({"torn": 0, "refused": 3}, False, "second machine, 3 messages refused"),
+        ({"torn": 1, "refused": 0}, False, "second machine, 1 torn copies"),
+    ],
+)
+def test_the_second_machine_is_judged_as_the_first(
+    gossip: dict[str, Any],
+    violates: bool,
+    wrong: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    audited = Audit()
+    if violates:
+        audited.violations.append(Violation(7, 1, 0.5, 100, 0, 2.0, 1.0, "both"))
+    monkeypatch.setattr("galamp.tools.chaos.record.audit", lambda folder: audited)
+    over = [Crossing(0, 1, 5, 5, 0, 0), Crossing(1, 0, 5, 5, 0, 0)]
+    monkeypatch.setattr("galamp.tools.chaos.record.crossings", lambda folders: over)
+    whole = conclude_both(tmp_path, cast(Any, StubSecond(tmp_path, gossip)))
+    assert (whole.breach and whole.breach.found) == wrong
+
+
+def test_what_the_second_machine_tells_is_heard_without_waiting_for_it(tmp_path: Path) -> None:
+    view = OtherView(tmp_path / "run", 0)
+    view.poll(1.0)
+    assert (view.received, view.descriptors) == (0, 0), "there is no run yet"
+    (tmp_path / "run").mkdir()
+    with ControlServer(tmp_path / "run", pytest.fail) as server:
+        view.poll(2.0)
+        server.poll()
+        server.poll()
+        nodes = (NodeSnapshot(0, (1, 1), True, received=7, refused=2),)
+        server.publish(replace(busy(1), nodes=nodes))
+        view.poll(2.1)
+        assert (view.received, view.refused, view.descriptors) == (7, 2, 1)
+    view.poll(2.2)
+    assert (view.received, view.refused, view.descriptors) == (0, 2, 0), "it was killed"
 
 
 def test_the_second_machine_has_the_settings_of_the_first() -> None:

@@ -8,6 +8,7 @@ in which the supervisor was awake: a pause of the whole machine does not count.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -24,6 +25,8 @@ LEFT_GRACE_S = 10.0
 MIN_GAP_S, USUAL_GAPS = 2 * ABSENT_TIMEOUT_S + 1.0, 10.0
 """A learner whose own processes were not hit makes a turn within max(MIN_GAP_S, USUAL_GAPS x usual
 turn): it may have waited for one peer until that counted as absent, then for another."""
+PAUSE_S = 2.0
+"""Longest pause of a survivor, beyond a usual turn, while another machine dies or is cut off."""
 GROWTH, GROWTH_BYTES = 0.05, 20 * 2**20
 """Allowed growth of the supervisor's memory: this share, and this many bytes."""
 
@@ -101,6 +104,8 @@ class LearnerSeen:
     hit: bool = False
     """Whether one of them was hit by a fault that is not over."""
     others_hit: bool = False
+    away: bool = False
+    """Whether a fault of the link or the other machine is open, and none of a process here."""
 
 
 class LearnersProgress(Invariant):
@@ -116,6 +121,9 @@ class LearnersProgress(Invariant):
         """Longest gap of a learner whose group was not hit, while others were."""
         self._still_s, self._turns = [0.0] * learners, [-1] * learners
         self._hit = [False] * learners
+        self.pause_s, self.longest_pause_s = math.inf, 0.0
+        """Bound, and longest, of pauses while only the link or the other machine is disturbed."""
+        self._pause_s = [0.0] * learners
 
     def observe(self, passed_s: float, seen: Sequence[LearnerSeen]) -> None:
         """Check every learner, in order of rank."""
@@ -127,14 +135,32 @@ class LearnersProgress(Invariant):
             alone = each.expected and not each.hit
             if alone and each.others_hit:
                 self.longest_s = max(self.longest_s, self._still_s[rank])
+            paused = alone and each.away and not moved
+            self._pause_s[rank] = self._pause_s[rank] + passed_s if paused else 0.0
+            self._hold_pause(rank)
             limit_s, found = self.bound_s if alone else self.limit_s, self._still_s[rank]
             expected = f"a turn of learner {rank} within {limit_s:.1f} s"
             self.hold(found <= limit_s, expected, f"none for {found:.1f} s")
 
+    def _hold_pause(self, rank: int) -> None:
+        found = self._pause_s[rank]
+        self.longest_pause_s = max(self.longest_pause_s, found)
+        expected = (
+            f"a turn of learner {rank} within {self.pause_s:.1f} s of the other machine's end"
+        )
+        if found > self.pause_s:
+            self.hold(False, expected, f"none for {found:.1f} s")
+
     @property
     def remark(self) -> str:
         """Return how long learners of groups that were not hit stood still."""
-        return f"longest gap of those left alone {self.longest_s:.2f} s, bound {self.bound_s:.1f} s"
+        text = f"longest gap of those left alone {self.longest_s:.2f} s, bound {self.bound_s:.1f} s"
+        if self.pause_s < math.inf:
+            text += (
+                f"\n  while link or machine were disturbed {self.longest_pause_s:.2f} s, "
+                f"bound {self.pause_s:.1f} s"
+            )
+        return text
 
 
 class FiniteParameters(Invariant):

@@ -19,6 +19,7 @@ from typing import Any
 from galamp.core.errors import RunFailed
 from galamp.supervision.layout import RunLayout
 from galamp.tools.chaos.injector import InjectedFault
+from galamp.tools.chaos.other_view import OtherView
 from galamp.tools.chaos.schedule import Fault, Kind
 
 RELAY = "galamp.tools.chaos.relay"
@@ -91,7 +92,9 @@ class Link:
 class LinkView:
     """What this node has of the other one."""
 
-    def __init__(self, run_layout: RunLayout) -> None:
+    def __init__(self, run_layout: RunLayout, other: OtherView) -> None:
+        """Observe it by this node's board, and by what the other one tells."""
+        self.other = other
         assert run_layout.board is not None
         self._board, self._control = run_layout.board, run_layout.control
         ranks = run_layout.plan.ranks
@@ -108,13 +111,18 @@ class LinkView:
         return self._board.node(self._other, "received")
 
     @property
+    def received_there(self) -> int:
+        """Number of vectors of this node that the other one's present start has taken."""
+        return self.other.received
+
+    @property
     def refused(self) -> int:
         """Number of its messages that were refused."""
         return self._board.node(self._other, "refused")
 
 
 class Disturbance(InjectedFault):
-    """A fault of the link, or of the node behind it, which is over when a new vector has come.
+    """A fault of the link, or of the node behind it, which is over when each has a new vector.
 
     It ends by itself. It counts as noticed when the other node counts as gone.
     """
@@ -131,7 +139,7 @@ class Disturbance(InjectedFault):
         super().__init__(fault, at_s, [])
         self._view, self._end = view, end
         self._mended_s: float | None = None
-        self._received = 0
+        self._received = self._received_there = 0
         begin()
 
     def update(self, now_s: float) -> None:
@@ -141,7 +149,7 @@ class Disturbance(InjectedFault):
         if self._mended_s is None:
             if now_s >= self.at_s + self.fault.stop_s:
                 self.mend(now_s)
-        elif self._view.present and self._view.received > self._received:
+        elif self._view.present and self._mixes_both_ways:
             self.back_s = now_s
 
     def mend(self, now_s: float) -> None:
@@ -149,6 +157,13 @@ class Disturbance(InjectedFault):
         if self._mended_s is None:
             self._end()
             self._mended_s, self._received = now_s, self._view.received
+            self._received_there = self._view.received_there
+
+    @property
+    def _mixes_both_ways(self) -> bool:
+        """Whether each node has taken a vector of the other one since the end."""
+        there = self._view.received_there > self._received_there
+        return there and self._view.received > self._received
 
     @property
     def since_s(self) -> float:

@@ -7,15 +7,18 @@ As in `invariants`, nothing here reads a clock, a process or the run itself.
 
 from __future__ import annotations
 
-from galamp.gossip.cluster.zenoh_port import LEASE_S
 from galamp.tools.chaos.invariants import GROWTH, GROWTH_BYTES, Invariant
 
-NOTICED_GRACE_S, MIXES_GRACE_S = 2.0, 5.0
-"""What a busy machine may need beyond the lease, and beyond `MIXES_S`."""
+LEASE_S = 3.0
+"""What is promised, whatever the transports are set to: a cut is noticed within so long."""
+NOTICED_GRACE_S = 2.0
+"""What a busy machine may need beyond the lease."""
 MIXES_S = 10.0
 """Over a link that is whole, a vector comes at least so often: as long after a cut, or a start."""
 
 
+RETURNS_S, LOAD_S = 10.0, 30.0
+"""A machine mixes again so soon after its start; and its bridge is up, at the latest."""
 SOCKETS, VECTORS = 6, 6
 """Connections of a bridge that may be about to begin or to end, and vectors that are under way."""
 
@@ -28,14 +31,23 @@ class CutNoticed(Invariant):
     def __init__(self) -> None:
         super().__init__()
         self.bound_s = LEASE_S + NOTICED_GRACE_S
-        self._cut_s = 0.0
+        self._cut_s = self.longest_s = 0.0
 
     def observe(self, passed_s: float, *, cut: bool, present: bool, hit: bool) -> None:
         """Check it; `hit`: a fault of the bridge is not over, so that nobody is there to notice."""
         self._cut_s = self._cut_s + passed_s if cut and not hit else 0.0
+        if present:
+            self.longest_s = max(self.longest_s, self._cut_s)
         late = present and self._cut_s > self.bound_s
         expected = f"the other machine gone within {self.bound_s:g} s of a cut"
         self.hold(not late, expected, f"there after {self._cut_s:.1f} s")
+
+    @property
+    def remark(self) -> str:
+        """Return the longest time until one was noticed, or was over before."""
+        return (
+            f"longest time until one was noticed {self.longest_s:.2f} s, bound {self.bound_s:g} s"
+        )
 
 
 class VectorsArrive(Invariant):
@@ -43,9 +55,9 @@ class VectorsArrive(Invariant):
 
     name = "I10 machines mix while their link is whole"
 
-    def __init__(self) -> None:
+    def __init__(self, busy: float = 1.0) -> None:
         super().__init__()
-        self.bound_s, self.longest_s = MIXES_S + MIXES_GRACE_S, 0.0
+        self.bound_s, self.longest_s = MIXES_S * busy, 0.0
         self._without_s, self._received = 0.0, -1
 
     def observe(self, passed_s: float, *, whole: bool, received: int, hit: bool) -> None:
@@ -61,6 +73,58 @@ class VectorsArrive(Invariant):
     def remark(self) -> str:
         """Return the longest time without one."""
         return f"longest time without a vector {self.longest_s:.2f} s, bound {self.bound_s:.1f} s"
+
+
+class MachineReturns(Invariant):
+    """A machine that was killed mixes again, both ways, soon after it was started again.
+
+    On processors that are free within `RETURNS_S` of its start. Else loading has a limit of its
+    own, and the bound, like that one multiplied by `busy`, counts from when its bridge is up.
+    """
+
+    name = "I14 a machine that was killed mixes again"
+
+    def __init__(self, busy: float) -> None:
+        super().__init__()
+        self._free, self._load_s, self.bound_s = busy == 1.0, LOAD_S * busy, RETURNS_S * busy
+        self._started_s = self._up_s = 0.0
+        self.longest_s = self.longest_up_s = 0.0
+        """Longest time from a start, and from when a bridge was up, until both had a vector."""
+
+    def observe(self, passed_s: float, *, returns: bool, up: bool, hit: bool) -> None:
+        """Check a machine that `returns`: it was started, and not both nodes have a new vector.
+
+        Args:
+            passed_s: time since the last check.
+            returns: whether that is so.
+            up: whether its bridge runs.
+            hit: a fault of this node's bridge is not over, so that nobody is there to mix with.
+        """
+        if not returns or hit:
+            self._started_s = self._up_s = 0.0
+            return
+        self._started_s += passed_s
+        self._up_s += passed_s * up
+        self.longest_s = max(self.longest_s, self._started_s)
+        self.longest_up_s = max(self.longest_up_s, self._up_s)
+        self._within(self._up_s, self.bound_s, "mixes both ways", "its bridge being up")
+        self._within(self._started_s - self._up_s, self._load_s, "has a bridge", "its start")
+        if self._free:
+            self._within(self._started_s, RETURNS_S, "mixes both ways", "its start")
+
+    def _within(self, found_s: float, bound_s: float, what: str, since: str) -> None:
+        self.hold(
+            found_s <= bound_s, f"{what} within {bound_s:.1f} s of {since}", f"{found_s:.1f} s"
+        )
+
+    @property
+    def remark(self) -> str:
+        """Return the longest times."""
+        return (
+            f"longest from its start {self.longest_s:.2f} s, bound "
+            f"{f'{RETURNS_S:.1f} s' if self._free else 'none: the processors are shared'};\n"
+            f"  from its bridge being up {self.longest_up_s:.2f} s, bound {self.bound_s:.1f} s"
+        )
 
 
 class NoneRefused(Invariant):

@@ -8,13 +8,17 @@ Runs in the supervisor, in runs on two machines only.
 
 from __future__ import annotations
 
+import time
+
 from galamp.tools.chaos import procfs
+from galamp.tools.chaos.clock import Clock
 from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import USUAL_GAPS, Invariant
 from galamp.tools.chaos.link import LinkView
 from galamp.tools.chaos.link_invariants import (
     BridgeFlat,
     CutNoticed,
+    MachineReturns,
     NoneRefused,
     OtherRuns,
     VectorsArrive,
@@ -23,8 +27,8 @@ from galamp.tools.chaos.schedule import MACHINE, Kind
 from galamp.tools.chaos.second_node import SecondNode
 from galamp.training.supervisor import Supervisor
 
-BOOT_S = 30.0
-"""The other machine, started again, sends its first vector within this time, and `MIXES_S`."""
+LOOK_EVERY_S = 0.25
+"""How often the processes of a machine that returns are looked for."""
 
 
 class LinkWatch:
@@ -34,18 +38,22 @@ class LinkWatch:
         self, supervisor: Supervisor, injector: Injector, view: LinkView, second: SecondNode
     ) -> None:
         self._children, self._injector = supervisor.children, injector
-        self._view, self._second = view, second
+        self._view, self._second, self.busy = view, second, second.busy
         gossip = supervisor.run_layout.plan.config.gossip
-        self._start_s = 0.0
+        self._up, self._look = False, Clock(LOOK_EVERY_S)
+        self.returning = MachineReturns(second.busy)
         self._rounds = gossip.gossip_every * gossip.nodes_every
-        self.noticed, self.arriving = CutNoticed(), VectorsArrive()
+        self.noticed, self.arriving = CutNoticed(), VectorsArrive(second.busy)
         self.none_refused, self.other = NoneRefused(), OtherRuns()
         self.flat = BridgeFlat(supervisor.run_layout.arrays["parameters0"][0].nbytes)
 
     @property
     def invariants(self) -> list[Invariant]:
         """All of them, in order."""
-        return [self.noticed, self.arriving, self.none_refused, self.other, self.flat]
+        return [
+            *(self.noticed, self.arriving, self.none_refused, self.other, self.flat),
+            self.returning,
+        ]
 
     def set_usual_turn(self, usual_turn_s: float) -> None:
         """Set the usual duration of a turn, once the warm-up is over."""
@@ -61,18 +69,34 @@ class LinkWatch:
     def check(self, passed_s: float) -> None:
         """Check all; `passed_s`: since the last time, without pauses of this machine."""
         view, link = self._view, self._second.link
-        hit, received = self._bridge_is_hit or self._starts(passed_s), view.received
+        view.other.poll(time.monotonic())
+        killed = any(each.fault.role == MACHINE for each in self._injector.open)
+        bridge_hit, received = self._bridge_is_hit, view.received
+        hit = bridge_hit or killed  # `returning` has bounds for that
+        returns = killed and not self._second.away
+        self.returning.observe(passed_s, returns=returns, up=self._is_up(returns), hit=bridge_hit)
         cut = any(e.fault.kind is Kind.CUT and not link.whole for e in self._injector.open)
         self.noticed.observe(passed_s, cut=cut, present=view.present, hit=hit)
         self.arriving.observe(passed_s, whole=link.whole, received=received, hit=hit)
-        self.none_refused.observe(received, view.refused)
+        self.none_refused.observe(received + view.received_there, view.refused + view.other.refused)
         self.other.observe(self._second.stopped)
 
-    def _starts(self, passed_s: float) -> bool:
-        """Whether the other node is away, or has time left to come back."""
-        killed = any(each.fault.role == MACHINE for each in self._injector.open)
-        self._start_s = self._start_s + passed_s if killed and not self._second.away else 0.0
-        return killed and self._start_s < BOOT_S
+    @property
+    def descriptors(self) -> int:
+        """Number of files that this holds open in the supervisor."""
+        return self._view.other.descriptors
+
+    def close(self) -> None:
+        """Ask the other node no more."""
+        self._view.other.close()
+
+    def _is_up(self, returns: bool) -> bool:
+        """Whether the bridge of a machine that returns runs, as was last looked up."""
+        if not returns:
+            self._up = False
+        elif not self._up and self._look.due(time.monotonic()):
+            self._up = self._second.bridge is not None
+        return self._up
 
     @property
     def _bridge_is_hit(self) -> bool:

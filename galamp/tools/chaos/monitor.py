@@ -26,9 +26,11 @@ from galamp.supervision.child import Child
 from galamp.supervision.children import TICK_S
 from galamp.supervision.restart_policy import MAX_DELAY_S
 from galamp.tools.chaos import procfs
+from galamp.tools.chaos.clock import Clock
 from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import (
     MIN_GAP_S,
+    PAUSE_S,
     USUAL_GAPS,
     BoundedStaleness,
     Breach,
@@ -42,7 +44,9 @@ from galamp.tools.chaos.invariants import (
     NoLeaks,
     NoTornReads,
 )
+from galamp.tools.chaos.link_invariants import LEASE_S
 from galamp.tools.chaos.link_watch import LinkWatch
+from galamp.tools.chaos.schedule import LINK, MACHINE
 from galamp.training.supervisor import Supervisor
 
 PROC_EVERY_S, VECTORS_EVERY_S, FILES_EVERY_S = 0.5, 0.25, 3.0
@@ -50,20 +54,6 @@ BOOT_S = 30.0
 """A restarted learner makes its first turn within this time."""
 NEWEST = 2
 COUNTERS = ("agent_steps", "turns", "updates")
-
-
-class Clock:
-    """Timer of a repeated check."""
-
-    def __init__(self, every_s: float) -> None:
-        self._every_s, self._due_s = every_s, 0.0
-
-    def due(self, now_s: float) -> bool:
-        """Return whether the interval has passed since the last time that this was true."""
-        if now_s < self._due_s:
-            return False
-        self._due_s = now_s + self._every_s
-        return True
 
 
 class FileChecks(NamedTuple):
@@ -132,6 +122,7 @@ class InvariantMonitor:
         self.fresh = (
             BoundedStaleness(run_layout.count, gossip.max_staleness or 0) if bounded else None
         )
+        self._bounded = gossip.max_staleness is not None
         self._verifies = gossip.verify_gossip
         self._proc, self._vectors, self._slow = map(
             Clock, (PROC_EVERY_S, VECTORS_EVERY_S, FILES_EVERY_S)
@@ -156,6 +147,9 @@ class InvariantMonitor:
         """Set the usual duration of a turn, once the warm-up is over."""
         self.turning.bound_s = max(MIN_GAP_S, USUAL_GAPS * usual_turn_s)
         if self._link is not None:
+            self.turning.pause_s = PAUSE_S * self._link.busy + usual_turn_s
+            if self._bounded:  # they wait at their bound until the lease has passed
+                self.turning.pause_s += LEASE_S * self._link.busy
             self._link.set_usual_turn(usual_turn_s)
 
     def tick(self, now_s: float) -> None:
@@ -177,15 +171,18 @@ class InvariantMonitor:
 
     def weigh(self) -> None:
         """Compare files and memory held now with those of the first call."""
-        self.flat.observe_descriptors(procfs.descriptors())
+        of_link = 0 if self._link is None else self._link.descriptors
+        self.flat.observe_descriptors(procfs.descriptors() - of_link)
         self.flat.observe_memory(procfs.own_bytes())
         self.flat.observe_children(sum(map(procfs.pss_bytes, self._pids())))
         if self._link is not None:
             self._link.weigh()
 
     def close(self) -> None:
-        """End the thread, once its current work is done."""
+        """End the thread, once its current work is done, and what the link needs."""
         self._thread.shutdown(wait=False)
+        if self._link is not None:
+            self._link.close()
 
     @property
     def quiet(self) -> bool:
@@ -220,11 +217,13 @@ class InvariantMonitor:
     def _seen(self, learner: Child) -> LearnerSeen:
         group = [learner, *self._children.simulators_of(learner.rank)]
         hit = [child for injected in self._injector.open for child in injected.children]
+        away = any(each.fault.role in (LINK, MACHINE) for each in self._injector.open)
         return LearnerSeen(
             turns=learner.row["turns"],
             expected=all(child.has_process or child.given_up for child in group),
             hit=any(child in group for child in hit),
-            others_hit=any(child not in group for child in hit),
+            others_hit=away or any(child not in group for child in hit),
+            away=away and not hit,
         )
 
     def _check_vector(self) -> None:

@@ -54,13 +54,30 @@ def conclude(folder: Path) -> list[Invariant]:
         last.observe(0, (str(error),))
     if not (folder / GOSSIP).is_file():
         return [last]
+    certified.observe(*_judged(folder))
+    return [certified, last]
+
+
+def _judged(folder: Path) -> tuple[int, list[str]]:
+    """Return how many measurements of a record are certified, and what is wrong with it."""
     found = audit(folder)
     wrong = [f"line {fault.line}: {fault.wrong}" for fault in found.faults]
     wrong += [
         f"line {v.line}: {v.measured:.5g} above {v.certificate:.5g}" for v in found.violations
     ]
-    certified.observe(found.certified, wrong)
-    return [certified, last]
+    return found.certified, wrong
+
+
+def _counted(told: dict[str, Any]) -> Iterator[str]:
+    """Yield what the summary of a node counts that no fault explains.
+
+    A process that is killed leaves half a vector, which no reader accepts, and half a frame, which
+    no port hands on: so kills and cuts have nothing torn or refused.
+    """
+    gossip = told.get("gossip", {})
+    for name, what in (("torn", "torn copies"), ("refused", "messages refused")):
+        if gossip.get(name):
+            yield f"{gossip[name]} {what}"
 
 
 def conclude_both(folder: Path, second: SecondNode) -> OtherWhole:
@@ -70,7 +87,7 @@ def conclude_both(folder: Path, second: SecondNode) -> OtherWhole:
         told = second.end()
         other = Path(told["run_dir"])
         wrong = [f"{told['restarts']} restarts of the second machine"] if told["restarts"] else []
-        wrong += [f"second machine, line {f.line}: {f.wrong}" for f in audit(other).faults]
+        wrong += [f"second machine, {each}" for each in (*_counted(told), *_judged(other)[1])]
         over = crossings([folder, other])
     except GalampError as error:
         whole.observe(0, [f"second machine: {error}"])

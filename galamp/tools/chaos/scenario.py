@@ -14,11 +14,13 @@ from collections.abc import Generator
 from pathlib import Path
 
 from galamp.telemetry.snapshot import Goal
+from galamp.tools.chaos.clock import Clock
 from galamp.tools.chaos.injector import Disturb, InjectedFault, Injector
 from galamp.tools.chaos.invariants import Breach, Invariant
 from galamp.tools.chaos.link import Disturbance, LinkView, of_link
 from galamp.tools.chaos.link_watch import LinkWatch
-from galamp.tools.chaos.monitor import Clock, InvariantMonitor
+from galamp.tools.chaos.monitor import InvariantMonitor
+from galamp.tools.chaos.other_view import OtherView
 from galamp.tools.chaos.recovery import WINDOW_S, Throughput
 from galamp.tools.chaos.schedule import MACHINE, Fault, draw
 from galamp.tools.chaos.second_node import SecondNode
@@ -126,7 +128,10 @@ class ChaosScenario:
             max_stop_s=STOP_OF_LIMIT * run_layout.plan.config.resources.hang_after_s,
             link=self._second is not None,
         )
-        view = None if self._second is None else LinkView(run_layout)
+        view = None
+        if self._second is not None:
+            other = OtherView(self._second.folder, run_layout.plan.ranks.node)
+            view = LinkView(run_layout, other)
         self._injector = Injector(supervisor.children, self.faults, self._disturber(view))
         folder = Path(supervisor.recorder.snapshot().run_dir)
         watch = None

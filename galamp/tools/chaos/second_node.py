@@ -28,6 +28,7 @@ from galamp.core.json_values import DecodeError, json_object
 from galamp.core.settings import settings
 from galamp.supervision.cluster import check_cluster
 from galamp.tools.bench.processes import Program, titled
+from galamp.tools.chaos.calibration import busy_factor
 from galamp.tools.chaos.link import Link
 from galamp.tools.chaos.relay import HOST
 from galamp.tools.sweep.planned import PlannedRun, flags
@@ -50,13 +51,21 @@ class SecondNode:
     Attributes:
         config: of the first node, which this process is to run.
         link: between both.
+        folder: of the other run.
+        busy: what bounds in seconds are multiplied by, see `calibration`.
     """
 
     def __init__(
-        self, config: RunConfig, link: Link, folder: Path, start: Callable[[bool], Program]
+        self,
+        config: RunConfig,
+        link: Link,
+        folder: Path,
+        start: Callable[[bool], Program],
+        busy: float = 1.0,
     ) -> None:
         """Start it by `start`, which is told whether to resume its run, in `folder`."""
-        self.config, self.link, self._folder, self._start = config, link, folder, start
+        self.config, self.link, self.folder, self._start = config, link, folder, start
+        self.busy = busy
         self._program = start(False).__enter__()
         self.away = False
         """Whether it was killed, and not started again yet."""
@@ -64,7 +73,7 @@ class SecondNode:
     @property
     def saved(self) -> bool:
         """Whether it has a checkpoint, from which it can go on."""
-        return any(self._folder.glob("checkpoints/ckpt-*"))
+        return any(self.folder.glob("checkpoints/ckpt-*"))
 
     def kill(self) -> None:
         """Kill all of its processes, as a machine that loses its power."""
@@ -150,13 +159,14 @@ def second_node(config: RunConfig) -> Iterator[SecondNode]:
         first, second = halves()
         stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
         os.sched_setaffinity(0, first)
+        busy = busy_factor()
         other, where = replace(config, cluster=replace(both, node_rank=1)), other_folder(config)
 
         def start(resumes: bool) -> Program:
             words = command(other, where, resume=resumes)
             return Program(words, Path.cwd(), folder / "log", cores=second)
 
-        node = SecondNode(replace(config, cluster=own), link, where, start)
+        node = SecondNode(replace(config, cluster=own), link, where, start, busy)
         yield stack.enter_context(contextlib.closing(node))
 
 
