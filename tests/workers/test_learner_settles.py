@@ -70,7 +70,9 @@ def starting(rank: int, mirrored: dict[int, float], saved: float | None) -> Lear
         board.set_rank(number, "mirrored", number in mirrored)
     exchange: Any = object.__new__(Exchange)
     wakeups = tuple(Wakeup() for _ in range(ranks.all))
-    exchange._transport = SharedMemoryTransport(TransportContext(arrays, rank, graph, SIZE, wakeups))
+    exchange._transport = SharedMemoryTransport(
+        TransportContext(arrays, rank, graph, SIZE, wakeups)
+    )
     exchange._gradient = torch.empty(SIZE)
     exchange.resume_from = lambda turn, rounds: None
     learner: Any = object.__new__(Learner)
