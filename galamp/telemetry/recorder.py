@@ -34,6 +34,7 @@ from galamp.telemetry.game_frame import game_frame
 from galamp.telemetry.learner_reading import LearnerReading, shares_of
 from galamp.telemetry.metric_history import MetricHistoryBuilder
 from galamp.telemetry.metrics_row import mean_of, metrics_row
+from galamp.telemetry.node_readings import NodeReadings
 from galamp.telemetry.notices import Notices
 from galamp.telemetry.sinks.base import Episode
 from galamp.telemetry.sinks.group import SinkGroup
@@ -43,7 +44,6 @@ from galamp.telemetry.snapshot import (
     GameFrame,
     Goal,
     LearnerSnapshot,
-    NodeSnapshot,
     Snapshot,
     SystemReading,
 )
@@ -113,6 +113,7 @@ class Recorder:
         board = run_layout.status_board
         self.learners = [LearnerReading(row) for row in board.learners()]
         self._elsewhere = [LearnerReading(board.learner(r)) for r in run_layout.plan.ranks.remote]
+        self._nodes = NodeReadings(run_layout)
         workers = run_layout.shape.workers
         self._rings = [EpisodeRing(run_layout.arrays, i) for i in range(run_layout.count * workers)]
         self._tails = [0] * len(self._rings)
@@ -210,6 +211,7 @@ class Recorder:
         now_s = time.monotonic()
         for learner in (*self.learners, *self._elsewhere):
             learner.sample(now_s)
+        self._nodes.sample(now_s)
         self._time_left.add(now_s, self._run_layout.status_board.agent_steps())
         for rank, score, length, env_index, ended in self._finished():
             self._episode(rank, score, int(length), int(env_index), ended)
@@ -288,7 +290,7 @@ class Recorder:
             max_grad_norm=getattr(config.algorithm, "max_grad_norm", None) or None,
             edges=self._consensus.edges(),
             has_ages=self._consensus.has_ages,
-            nodes=nodes_of(self._run_layout),
+            nodes=self._nodes.snapshots(),
             system=self._seen(rate),
             bottleneck=self._limit,
             goal=self.goal,
@@ -359,21 +361,3 @@ class Recorder:
             distance=distance,
             out_peers=self._run_layout.topology.out_peers(rank, row["rounds"]),
         )
-
-
-def nodes_of(run_layout: RunLayout) -> tuple[NodeSnapshot, ...]:
-    """Return the other nodes, as the bridge sees them; none in a run on one machine."""
-    board, ranks = run_layout.board, run_layout.plan.ranks
-    if board is None:
-        return ()
-    first = {node: ranks.here(node * ranks.lanes) for node in range(ranks.nodes)}
-    return tuple(
-        NodeSnapshot(
-            node,
-            (first[node], first[node] + ranks.lanes - 1),
-            bool(board.node(node, "present")),
-            *(board.node(node, name) for name in ("received", "sent", "overwritten", "refused")),
-        )
-        for node in range(ranks.nodes)
-        if node != ranks.node
-    )

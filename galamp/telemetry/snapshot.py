@@ -84,6 +84,8 @@ class NodeSnapshot:
         sent: vectors that were sent to it.
         overwritten: publications that were not, for newer ones replaced them.
         refused: what it sent and was not taken, as of another learner, or damaged.
+        received_per_s: bytes of such vectors per second, over the last seconds.
+        sent_per_s: the same of those that were sent to it.
     """
 
     node: int
@@ -93,6 +95,8 @@ class NodeSnapshot:
     sent: int = 0
     overwritten: int = 0
     refused: int = 0
+    received_per_s: float = 0.0
+    sent_per_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from galamp.gossip.cluster.membership import HELLO_EVERY_S, Lane, Membership
 from galamp.gossip.cluster.mirrors import Mirrors
 from galamp.gossip.cluster.packing import Packing
 from galamp.gossip.cluster.port import Port, PortContext
+from galamp.gossip.cluster.silence import Silence
 from galamp.gossip.cluster.token_bucket import TokenBucket
 from galamp.gossip.cluster.wire import WireIdentity
 from galamp.memory.cluster_board import SETTLE_LIMIT_S, ClusterBoard
@@ -132,6 +133,7 @@ class Bridge:
             )
         )  # fmt: skip
         self._opened_s = time.monotonic()
+        self._silence = Silence(place, self._opened_s)
         self._hello_due_s = self._follow_due_s = self._look_due_s = self._opened_s
         self._now_s, self._told_s = self._opened_s, self._opened_s - HELLO_PAUSE_S
         self._spare_due_s = self._opened_s
@@ -199,8 +201,9 @@ class Bridge:
         if reached - self._reached:
             self._tell_soon(now_s)
         self._reached = reached
-        for change in self._membership.update(reached, now_s):
-            self.board.notice(change)
+        changes = self._membership.update(reached, now_s)
+        for line in changes + self._silence.reports(now_s):
+            self.board.notice(line)
 
     def _tell_soon(self, now_s: float) -> None:
         """Have the others told at once."""
@@ -216,6 +219,7 @@ class Bridge:
             return False
         before, unknown = self._known(), self._membership.unknown
         for node, text in told:
+            self._silence.heard(node)
             refusal = self._membership.hear(node, text, now_s)
             if refusal is not None:
                 self._refuse(node, refusal)

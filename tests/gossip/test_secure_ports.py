@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -123,3 +124,27 @@ def test_no_more_files_are_open_after_noise(folder: Path) -> None:
         time.sleep(0.05)
     assert files() <= before + 2
     end.port.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tcp", "tls"])
+def test_10_000_random_inputs_disturb_nothing(folder: Path, kind: str) -> None:
+    """Vectors go on between two nodes meanwhile, and nothing else arrives."""
+    address = free_address().replace("tcp/", f"{kind}/")
+    keys = [keys_in(folder, node) if kind == "tls" else None for node in range(2)]
+    one, other = (End("zenoh", node, address, keys[node]) for node in range(2))
+    PortContract.meet(one, other)
+    dice, port = random.Random(3), int(address.rpartition(":")[2])
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(10_000):
+        with socket.create_connection(("127.0.0.1", port)) as noise, contextlib.suppress(OSError):
+            noise.sendall(dice.randbytes(dice.randrange(1, 3000)))
+        if number % 1000 == 999:
+            frame = str(number).encode()
+            other.port.publish(0, 2, lambda frame=frame: frame)
+            one.until(lambda frame=frame: bool(one.frames) and one.frames[-1] == (1, frame))
+    assert one.frames == [(1, str(number).encode()) for number in range(999, 10_000, 1000)]
+    assert (one.texts, one.asked, one.port.alive()) == ([], [], {1})
+    one.until(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)
+    for end in (one, other):
+        end.port.close()

@@ -17,7 +17,7 @@ from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.children import Children
 from galamp.supervision.layout import RunLayout, array_specs, sketch_model
 from galamp.supervision.plan import with_learners
-from galamp.telemetry.recorder import nodes_of
+from galamp.telemetry.node_readings import NodeReadings
 from galamp.telemetry.snapshot import NodeSnapshot
 from galamp.training.resolve import ResolvedRun, resolve_run
 
@@ -89,7 +89,16 @@ def test_the_bridge_is_one_more_child_and_the_mirrors_are_nobodys(tmp_path: Path
     children.check(0.1)
     assert not layout.control.alive(2), "as long as no bridge runs, it cannot know"
     board.set_node(0, "received", 7)
-    assert nodes_of(layout) == (NodeSnapshot(0, (2, 3), False, received=7),)
+    readings = NodeReadings(layout)
+    assert readings.snapshots() == (NodeSnapshot(0, (2, 3), False, received=7),)
+    readings.sample(100.0)
+    board.set_node(0, "received", 17)
+    board.set_node(0, "sent", 4)
+    readings.sample(102.0)
+    (node,) = readings.snapshots()
+    frame = 4 * layout.arrays["parameters0"].shape[1]  # and a header
+    assert 1 < node.received_per_s / (5 * frame) < 1.1
+    assert node.sent_per_s == pytest.approx(node.received_per_s * 2 / 5)
     rows = [layout.status_board.learner(rank) for rank in range(4)]
     rows.append(layout.status_board.bridge())
     for steps, row in enumerate(rows, 1):
@@ -125,7 +134,7 @@ def test_the_bridge_sends_late_only_where_no_learner_waits_for_it(
 def test_a_run_on_one_machine_has_nothing_more(tmp_path: Path) -> None:
     resolved, layout = laid_out(0, tmp_path, nodes=1)
     assert layout.board is None
-    assert nodes_of(layout) == ()
+    assert NodeReadings(layout).snapshots() == ()
     assert Children(layout).all[0].title == "learner 0"
     names = {spec.name for spec in layout.arrays.specs}
     assert not any(name.startswith("cluster") for name in names)

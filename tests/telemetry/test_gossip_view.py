@@ -20,7 +20,7 @@ def shown(snapshot: Snapshot, width: int) -> list[str]:
 @pytest.mark.parametrize("width", [40, 80, 120])
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_other_machines_are_listed(lanes: int, width: int) -> None:
-    there = NodeSnapshot(0, (lanes, 2 * lanes - 1), True, 12, 13, 5, 0)
+    there = NodeSnapshot(0, (lanes, 2 * lanes - 1), True, 12, 13, 5, 0, 1.5e6, 820.0)
     away = NodeSnapshot(2, (2 * lanes, 3 * lanes - 1), False, refused=3)
     snapshot = replace(busy(lanes), nodes=(there, away))
     lines = [line for line in shown(snapshot, width) if line.startswith("machine")]
@@ -28,7 +28,10 @@ def test_other_machines_are_listed(lanes: int, width: int) -> None:
     assert lines[0].startswith(f"machine 0 (learners {lanes}-{2 * lanes - 1}) there")
     assert "away" in lines[1]
     if width == 120:
-        assert lines[0].endswith("received 12  sent 13  overwritten 5  refused 0")
+        assert "in 1.50MB/s  out 820B/s  received 12  sent 13" in lines[0]
+        assert lines[0].endswith("overwritten 5  refused 0")
+    elif width == 80:
+        assert "in 1.50MB/s  out 820B/s" in lines[0]
     assert not any(line.startswith("machine") for line in shown(busy(lanes), width))
 
 

@@ -787,3 +787,19 @@ def test_every_edge_between_nodes_carries_tokens(graph: str) -> None:
 
     two.until(all_heard)
     two.close()
+
+
+def test_a_node_that_is_never_heard_of_is_in_the_events() -> None:
+    """As behind a firewall, or with the keys of another run: once, until it is heard."""
+    two = TwoNodes()
+    other = two[0].port
+    other.cut = True
+    for _ in range(5):
+        two.step(10.0)
+    (line,) = [line for line in two[1].board.notices() if "not heard of" in line]
+    assert line.startswith(f"node 0 at {two.address} not heard of for ")
+    other.cut = False
+    two.met()
+    two.step(1000.0)
+    assert not [line for line in two[1].board.notices() if "not heard of" in line]
+    two.close()

@@ -132,6 +132,7 @@ def _nodes(snapshot: Snapshot, width: int) -> list[Text]:
         first, last = node.learners
         text = (
             f"machine {node.node} (learners {first}-{last}) {'there' if node.present else 'away '}"
+            f"  in {count(node.received_per_s)}B/s  out {count(node.sent_per_s)}B/s"
             f"  received {count(node.received)}  sent {count(node.sent)}"
             f"  overwritten {count(node.overwritten)}  refused {count(node.refused)}"
         )
