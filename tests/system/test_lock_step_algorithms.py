@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms import ALGORITHMS, config_class
+from galamp.algorithms.cached_outputs import CachedOutputsForward
+from galamp.algorithms.recurrent_forward import RecurrentForward
 from galamp.core.config import RunConfig
 from galamp.core.gossip_config import GossipConfig
 from galamp.core.settings import settings
@@ -148,6 +150,14 @@ def test_learners_equal_one_process(case: Case) -> None:
     vectors = [learner.algorithm.parameters.data for learner in learners]
     assert_alike(case.method, vectors)
     assert not torch.equal(vectors[0], ReferenceLearner(plan.config, 0).algorithm.parameters.data)
+
+
+def test_outputs_of_images_are_kept_and_those_of_a_memory_computed_anew() -> None:
+    """So that the cases of images are of what they are named for."""
+    learners = [ReferenceLearner(planned(parsed(*case.words)).config, 0) for case in IMAGES]
+    forwards = [learner.algorithm._forward for learner in learners]  # type: ignore[attr-defined]
+    expected = [CachedOutputsForward, CachedOutputsForward, RecurrentForward]
+    assert list(map(type, forwards)) == expected
 
 
 @pytest.mark.parametrize("case", [CASES[1], CASES[5], CASES[6], CASES[11]], ids=name_of)
