@@ -13,12 +13,13 @@ when it is called, to the first row of the next slot. So nothing that it writes 
 from.
 
 A simulator is active while the learner uses its environments. The learner drops a simulator that
-has died or is late: from that row on its transitions are invalid, even if it still writes them. The
-same simulator, or its successor, becomes active again at the first row of a later rollout: the
-learner calls it to that row with a new ticket. A simulator answers only tickets that were issued
-after its arrival, and only between two steps. So one incarnation answers a ticket, and its earlier
-writes are complete by then. A write that a kill has interrupted lies above the committed count and
-is never read.
+has died or is late, whatever the algorithm: from the transition that leads to the missing row on,
+all of that rollout are invalid, even if it still writes them. V-trace corrects for actions of an
+older policy, not for what is not there. The same simulator, or its successor, becomes active again
+at the first row of a later rollout: the learner calls it to that row with a new ticket. A simulator
+answers only tickets that were issued after its arrival, and only between two steps. So one
+incarnation answers a ticket, and its earlier writes are complete by then. A write that a kill has
+interrupted lies above the committed count and is never read.
 """
 
 from __future__ import annotations

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from galamp.core.config import EnvironmentConfig
@@ -21,7 +17,7 @@ from galamp.environments.vector import VectorEnvironment
 from galamp.environments.vector_making import reset_seed
 from galamp.tools.evaluation.trained_env import TrainedEnv
 from tests.contracts.environment import EnvironmentContract, Recording, play
-from tests.support import vectors
+from tests.support import pools, vectors
 from tests.support.vectors import Walk
 
 HERE = "tests.support.vectors:"
@@ -303,51 +299,16 @@ def test_last_observations_may_be_a_list(monkeypatch: pytest.MonkeyPatch) -> Non
     assert np.array_equal(found.observations, expected.observations)
 
 
-class Pool(gymnasium.Env[Any, Any]):
-    """As EnvPool's environments were until 1.2: the spaces of one, and seeds fixed at the start."""
-
-    observation_space, action_space = Box(-1, 1, (2,), np.float32), Discrete(2)
-
-    def __init__(self, task_id: str, **config: Any) -> None:
-        self.config, self.spec = config, SimpleNamespace(task_id=task_id)  # type: ignore[assignment]
-
-    def reset(self, *args: Any, **more: Any) -> Any:
-        assert not args
-        assert not more, "EnvPool warns of seeds"
-        return np.zeros((self.config["num_envs"], 2), np.float32), {}
-
-    def step(self, action: Any) -> Any:
-        count = self.config["num_envs"]
-        ended = np.ones(count, np.bool_)
-        return np.zeros((count, 2), np.float32), np.ones(count, np.float32), ended, ~ended, {}
-
-
-@pytest.fixture
-def envpool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package of that name, which is not installed here."""
-    monkeypatch.setattr(Pool, "__module__", "envpool.toy")
-
-    def make_gymnasium(task_id: str, **config: Any) -> Pool:
-        return Pool(task_id, **config)
-
-    make_gymnasium.__module__ = "envpool.registration"
-    module = ModuleType("envpool")
-    module.make_gymnasium = make_gymnasium  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "envpool", module)
-
-
-@pytest.mark.usefixtures("envpool")
 def test_envpools_environments_are_made_with_a_seed_each() -> None:
-    config = EnvironmentConfig(
-        "envpool:make_gymnasium", vector=True, env_kwargs=('task_id="Pong-v5"',)
-    )
+    made_by = "tests.support.pools:make_gymnasium"
+    config = EnvironmentConfig(made_by, vector=True, env_kwargs=('task_id="Pong-v5"',))
     environment = make_environment(config, SEEDS, threads=2)
     assert isinstance(environment, VectorEnvironment)
     made = environment._vector._pool  # type: ignore[attr-defined]
     assert made.config == {"num_envs": 3, "seed": [5, 6, 7], "num_threads": 2}
     assert environment.reset().shape == (3, 2)
-    steps = [environment.step(ACTIONS[0]) for _ in range(2)]
-    assert [step.terminated.all() for step in steps] == [True, False]
-    assert [step.reset.any() for step in steps] == [False, True]
-    assert steps[1].rewards.tolist() == [0.0] * 3
+    steps = [environment.step(ACTIONS[0]) for _ in range(pools.LENGTH + 1)]
+    assert [step.terminated.all() for step in steps[-2:]] == [True, False]
+    assert [step.reset.any() for step in steps[-2:]] == [False, True]
+    assert steps[-1].rewards.tolist() == [0.0] * 3
     environment.close()

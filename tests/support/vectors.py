@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, ClassVar
 
 import gymnasium
@@ -46,6 +47,29 @@ class Walk(gymnasium.Env[Any, Any]):
 
     def _seen(self) -> NDArray[Any]:
         return np.array([self.episode, self.steps, self.place], np.float64)
+
+
+class Rendered(Walk):
+    """A walk that is nothing without its frames."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        if self.render_mode != "rgb_array":
+            raise LookupError(f"render_mode {self.render_mode}")
+        return super().reset(seed=seed, options=options)
+
+
+class SlowToReset(Walk):
+    """A walk of 7 steps that takes its time to begin each episode but the first."""
+
+    SLOW_S: ClassVar[float] = 0.6
+
+    def __init__(self) -> None:
+        super().__init__(end=99)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        if seed is None:
+            time.sleep(self.SLOW_S)
+        return super().reset(seed=seed, options=options)
 
 
 class Doubled(gymnasium.RewardWrapper[Any, Any]):

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from galamp.algorithms import ALGORITHMS, config_class
+from galamp.algorithms.cached_outputs import CachedOutputsForward
+from galamp.algorithms.recurrent_forward import RecurrentForward
 from galamp.core.config import RunConfig
 from galamp.core.gossip_config import GossipConfig
 from galamp.core.settings import settings
@@ -47,17 +49,20 @@ class Case(NamedTuple):
     actions: str
     network: str
     more: str = ""
+    images: str = ""
+    """What is observed instead of the toy's vectors: a name of `tests.support.spaces`."""
 
     @property
     def memory(self) -> bool:
-        return self.network in ("mlp-gru", "mlp-lstm")
+        return self.network.endswith(("-gru", "-lstm"))
 
     @property
     def words(self) -> list[str]:
         """The command line of the run, without its folder."""
         toy, *more = ACTIONS[self.actions]
         total = TURNS * STEPS * ENVS * LEARNERS
-        words = ["--env-id", f"tests.support.toys:{toy}", "--algorithm", self.algorithm]
+        env_id = f"spaces:{self.images}" if self.images else f"toys:{toy}"
+        words = ["--env-id", f"tests.support.{env_id}", "--algorithm", self.algorithm]
         words += ["--network", self.network, "--method", self.method, "--sync", *more]
         if "update_epochs" in {s.name for s in settings(config_class(self.algorithm))}:
             words += ["--update-epochs", "2", "--num-minibatches", "2"]
@@ -101,6 +106,13 @@ CASES = [
     Case("pqn", "single", "discrete", "mlp-lstm"),
 ]
 
+IMAGES = [
+    Case("pqn", "gossip", "discrete", "minatar-layernorm", images="cube"),
+    Case("ppo", "gossip", "discrete", "impala-resnet", images="cube"),
+    Case("ppo", "allreduce", "discrete", "nature-lstm", images="shades"),
+]
+"""Networks for images, of every kind that the algorithm's forward pass tells apart."""
+
 REAL = {("vtrace", "gossip", "multi-binary"), ("ppo", "allreduce", "squashed"),
         ("pqn", "independent", "discrete"), ("a2c", "single", "clipped")}  # fmt: skip
 """Cases that the gate has as real runs: each algorithm and method once; the slow set has all."""
@@ -130,7 +142,7 @@ def test_every_pair_is_in_the_table() -> None:
     assert [set(names) for names in zip(*REAL, strict=True)][:2] == [set(ALGORITHMS), set(methods)]
 
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
+@pytest.mark.parametrize("case", [*CASES, *IMAGES], ids=name_of)
 def test_learners_equal_one_process(case: Case) -> None:
     plan = planned(parsed(*case.words))
     learners = assert_learners_equal(plan, referred(plan.config))
@@ -138,6 +150,14 @@ def test_learners_equal_one_process(case: Case) -> None:
     vectors = [learner.algorithm.parameters.data for learner in learners]
     assert_alike(case.method, vectors)
     assert not torch.equal(vectors[0], ReferenceLearner(plan.config, 0).algorithm.parameters.data)
+
+
+def test_outputs_of_images_are_kept_and_those_of_a_memory_computed_anew() -> None:
+    """So that the cases of images are of what they are named for."""
+    learners = [ReferenceLearner(planned(parsed(*case.words)).config, 0) for case in IMAGES]
+    forwards = [learner.algorithm._forward for learner in learners]  # type: ignore[attr-defined]
+    expected = [CachedOutputsForward, CachedOutputsForward, RecurrentForward]
+    assert list(map(type, forwards)) == expected
 
 
 @pytest.mark.parametrize("case", [CASES[1], CASES[5], CASES[6], CASES[11]], ids=name_of)
@@ -149,7 +169,9 @@ def test_learners_that_update_in_parts_equal_one_process(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [case if case[:3] in REAL else also(case) for case in CASES], ids=name_of
+    "case",
+    [case if case in CASES and case[:3] in REAL else also(case) for case in [*CASES, *IMAGES]],
+    ids=name_of,
 )
 def test_a_run_equals_one_process(tmp_path: Path, case: Case) -> None:
     expected = referred(planned(parsed(*case.words)).config)

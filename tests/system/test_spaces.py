@@ -26,6 +26,9 @@ COLOURS = ["--resize", "40x36", "--grayscale", "--frame-stack", 2, "--frame-skip
     [
         ("nested", [], "mlp", (21,), None),
         ("cube", ["--sync"], "minatar", (10, 10, 10), 1.0),
+        ("masked", [], "minatar", (4, 10, 12), None),
+        ("multi_discrete", [], "mlp", (5,), None),
+        ("multi_binary", [], "mlp", (4,), None),
         also("discrete", [], "mlp", (5,), None),
         also("bools", [], "mlp", (4,), None),
         also("int8", [], "mlp", (2,), 1 / 128),
