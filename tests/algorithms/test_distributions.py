@@ -82,6 +82,23 @@ def test_log_prob_and_entropy_are_torchs(spec: ActionSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_divergences_are_torchs(spec: ActionSpec) -> None:
+    """From the first policy to the second; the other way gives other numbers."""
+    policy, outputs, _ = drawn(spec)
+    others = outputs.flip(1) + 0.3
+
+    def theirs(one: Tensor, other: Tensor) -> Tensor:
+        pairs = zip(reference(spec, one), reference(spec, other), strict=True)
+        return torch.stack([torchs.kl_divergence(p, q) for p, q in pairs]).sum(0)
+
+    there, back = theirs(outputs, others), theirs(others, outputs)
+    assert (there - back).abs().max() > 0.1
+    torch.testing.assert_close(policy.kl(outputs, others), there, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(policy.kl(others, outputs), back, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(policy.kl(outputs, outputs), torch.zeros(outputs.shape[:2]))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_actions_are_of_the_spec_and_follow_the_generator(spec: ActionSpec) -> None:
     policy, outputs, actions = drawn(spec)
     assert actions.shape == (2, 6, *spec.shape)
