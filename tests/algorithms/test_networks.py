@@ -370,6 +370,53 @@ def test_minatar_network_equals_plain_layers(network: str, layout: tuple[int, ..
         assert_orthogonal(layer.weight, math.sqrt(2))
 
 
+def test_the_residual_network_has_the_published_sizes() -> None:
+    """Espeholt et al. 2018, figure 3, right: 15 convolutions and one layer of 256 units."""
+    model = build_model("impala-resnet", (4, 84, 84), "uint8", 6, seed=1)
+    expected, channels = {}, 4
+    for stage, filters in enumerate((16, 32, 32)):
+        name = f"stages.{stage}."
+        expected |= {
+            f"{name}conv.weight": (filters, channels, 3, 3),
+            f"{name}conv.bias": (filters,),
+        }
+        for conv in ("block1.conv1", "block1.conv2", "block2.conv1", "block2.conv2"):
+            expected[f"{name}{conv}.weight"] = (filters, filters, 3, 3)
+            expected[f"{name}{conv}.bias"] = (filters,)
+        channels = filters
+    expected |= {"hidden.weight": (256, 32 * 11 * 11), "hidden.bias": (256,)}
+    expected |= {"policy.weight": (6, 256), "policy.bias": (6,)}
+    expected |= {"value.weight": (1, 256), "value.bias": (1,)}
+    assert {n: tuple(p.shape) for n, p in model.named_parameters()} == expected
+    assert sum(parameter.numel() for parameter in model.parameters()) == 1_091_031
+
+
+@pytest.mark.parametrize("layout", [(4, 20, 9), (20, 9, 3)])
+def test_residual_network_equals_plain_layers(layout: tuple[int, ...]) -> None:
+    """With blocks that are not the identity, as they are at first."""
+    model = build_model("impala-resnet", layout, "uint8", 6, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    for parameter in model.parameters():
+        parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    weights = dict(model.named_parameters())
+    batch = images(3, *layout)
+
+    def conv(x: Tensor, name: str) -> Tensor:
+        return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
+
+    x = (batch if layout[0] == 4 else batch.permute(0, 3, 1, 2)).to(torch.float32) / 255
+    for stage in range(3):
+        x = conv(x, f"stages.{stage}.conv")
+        x = F.max_pool2d(F.pad(x, (1, 1, 1, 1), value=-math.inf), 3, 2)
+        for block in (f"stages.{stage}.block1", f"stages.{stage}.block2"):
+            x = x + conv(F.relu(conv(F.relu(x), f"{block}.conv1")), f"{block}.conv2")
+    x = F.relu(x).permute(0, 2, 3, 1).reshape(3, -1)
+    x = F.relu(F.linear(x, weights["hidden.weight"], weights["hidden.bias"]))
+    for mine, name in zip(model(batch), ("policy", "value"), strict=True):
+        expected = F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+        torch.testing.assert_close(mine, expected.view_as(mine), rtol=1e-4, atol=1e-4)
+
+
 def literal_norm(x: Tensor, network: str) -> Tensor:
     """Return rows with mean 0 and variance 1, if the network's name asks for it."""
     if not network.endswith("layernorm"):
