@@ -29,7 +29,8 @@ class FlatAdam:
     Attributes:
         first_moment: [P] float32, m.
         second_moment: [P] float32, v; never negative, so it can be averaged between learners.
-        steps: [1] float32, the number of steps so far.
+        steps: [1] float32, the number of steps so far; where learners average their moments, the
+            mean of their numbers, which need not be whole.
     """
 
     def __init__(self, parameters: FlatParameters, *, eps: float, rectified: bool = False) -> None:

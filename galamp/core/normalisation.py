@@ -175,7 +175,7 @@ class Scales:
         """Return what `packed` [2 + 2N] has made of it."""
         inputs = len(packed) // 2 - 1
         mean, std = packed[2 : 2 + inputs].copy(), packed[2 + inputs :].copy()
-        return cls(bool(packed[0]), mean, std, float(packed[1]))
+        return cls(bool(packed[0] > 0.0), mean, std, float(packed[1]))
 
     def packed(self) -> Floats:
         """Return all as one vector [2 + 2N]."""
@@ -184,10 +184,18 @@ class Scales:
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """What one learner saves."""
+    """What one learner saves.
+
+    Attributes:
+        own: the moments of its own data.
+        scales: those of its last rollout.
+        adopted: whether its network is another learner's, raw, though no scales are chosen yet;
+            packed as -1 in the place of `Scales.chosen`.
+    """
 
     own: Own
     scales: Scales
+    adopted: bool = False
 
     @classmethod
     def unpacked(cls, packed: Floats, spec: NormaliserSpec) -> Saved:
@@ -199,7 +207,8 @@ class Saved:
         if packed.size != spec.saved_size:
             raise ValueError(f"{packed.size} numbers, expected {spec.saved_size}")
         own = Own.unpacked(packed[: spec.own_size], spec)
-        saved = cls(own, Scales.unpacked(packed[spec.own_size :]))
+        scales = Scales.unpacked(packed[spec.own_size :])
+        saved = cls(own, scales, adopted=bool(packed[spec.own_size] < 0.0))
         sums = (own.observations.count, own.returns.count, own.observations.m2, own.returns.m2)
         divisors = (saved.scales.std, saved.scales.return_std)
         if not (
@@ -212,7 +221,10 @@ class Saved:
 
     def packed(self) -> Floats:
         """Return all as one vector [saved_size]."""
-        return np.concatenate((self.own.packed(), self.scales.packed()))
+        scales = self.scales.packed()
+        if self.adopted:
+            scales[0] = -1.0
+        return np.concatenate((self.own.packed(), scales))
 
 
 def scales_of_all(saved: Sequence[Saved], spec: NormaliserSpec) -> Scales:

@@ -96,6 +96,8 @@ class Exchange:
         self._turn = 0
         vectors = [state["parameters"]]
         if config.gossip_optimizer:
+            # Adam's number of steps, too: moments of counts 16 and 32 have, on average, nearly the
+            # bias that the correction for their mean, 24, takes away; that for 32 takes too little.
             vectors += [tensor for name, tensor in state.items() if name != "parameters"]
         context = partial(
             TransportContext, arrays, rank, wakeups=wakeups, ordered=config.synchronous

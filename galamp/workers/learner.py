@@ -310,9 +310,8 @@ class Learner:
             self.idle()
             time.sleep(SETTLE_POLL_S)
         twins = range(self.task.rank + place.lanes, place.all, place.lanes)
-        self._begin_with(
-            self.exchange.mean_of(rank for rank in twins if board.rank(rank, "mirrored"))
-        )
+        mean = self.exchange.mean_of(rank for rank in twins if board.rank(rank, "mirrored"))
+        self._adopt(mean)
 
     def _rejoin(self, state: State) -> None:
         """Rejoin the run after a restart: start with the mean of the in-peers' parameters.
@@ -325,14 +324,15 @@ class Learner:
             for name in ("turns", "rounds", "updates"):
                 self.status[name] = state.counters[name]
             return
-        self._begin_with(self.exchange.mean_of_peers())
+        self._adopt(self.exchange.mean_of_peers())
 
-    def _begin_with(self, mean: torch.Tensor | None) -> None:
-        """Begin with the mean of parameters that others have published, if there is one."""
-        if mean is not None:
-            self.algorithm.state()["parameters"].copy_(mean)
-            if self.normaliser is not None:
-                self.normaliser.rejoin()
+    def _adopt(self, mean: torch.Tensor | None) -> None:
+        """Take over parameters [P] that others have published, in raw scales, if there are any."""
+        if mean is None:
+            return
+        self.algorithm.state()["parameters"].copy_(mean)
+        if self.normaliser is not None:
+            self.normaliser.rejoin()
 
 
 def restore_generator(generator: torch.Generator, saved: npt.NDArray[np.uint8]) -> bool:

@@ -127,7 +127,8 @@ class Normaliser:
         self._returns = Returns(envs, spec.gamma)
         self._known = Known(spec)
         self._entered: Scales | None = None
-        self._is_others = False  # the network, since before the first scales
+        self._adopted = False
+        """Whether the network is another learner's, raw, and there are no scales yet."""
         self.scaling = Scaling(spec, device)
         self.scales = Scales.raw(spec.inputs)
 
@@ -145,12 +146,13 @@ class Normaliser:
             StopRun: the run is over.
         """
         before, self.scales = self.scales, self._newest_scales(turn)
+        # The network was raw, another learner's too. Initial weights are not: they are for the
+        # first scales.
         if before.chosen:
-            # The network was raw. Initial weights are not: they are for the first scales.
             from_raw(self._layers, self.scales, before)
-        elif self.scales.chosen and self._is_others:
+        elif self._adopted and self.scales.chosen:
             from_raw(self._layers, self.scales, self.scales)
-        self._is_others = self._is_others and not self.scales.chosen
+            self._adopted = False
         self._entered = self.scales if self.scales.chosen else None
         self.scaling.set(self.scales)
         return self.scales.chosen
@@ -194,24 +196,21 @@ class Normaliser:
 
     def saved(self) -> Floats:
         """Return all that is saved, [saved_size]."""
-        return Saved(self.own, self.scales).packed()
+        return Saved(self.own, self.scales, self._adopted).packed()
 
     def restore(self, saved: Floats) -> None:
         """Continue from what was saved, or from what this rank has published since."""
         found = Saved.unpacked(saved, self._spec)
-        self.scales = found.scales
+        self.scales, self._adopted = found.scales, found.adopted
         self._known.hear(self._pool.rank, found.own)
         if not self._pool.synchronous:
             self._hear(self._pool.ranks)
 
     def rejoin(self) -> None:
-        """Take the scales of all data for a network that others have published, which is raw.
-
-        Learners of other nodes can have published it, before there are enough data here.
-        """
-        self._is_others = True
+        """Take the scales of all data for a network that others have published."""
         self._hear(self._others())
         self.scales = Scales.of(self._known.pooled())
+        self._adopted = not self.scales.chosen
 
     def _newest_scales(self, turn: int) -> Scales:
         """Return the scales of all data; once chosen, there always are some."""

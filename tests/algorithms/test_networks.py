@@ -370,45 +370,51 @@ def test_minatar_network_equals_plain_layers(network: str, layout: tuple[int, ..
         assert_orthogonal(layer.weight, math.sqrt(2))
 
 
-def literal_residual(weights: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-    """IMPALA's network (Espeholt et al. 2018, figure 3): three stages of two blocks, 15 layers."""
+def test_the_residual_network_has_the_published_sizes() -> None:
+    """Espeholt et al. 2018, figure 3, right: 15 convolutions and one layer of 256 units."""
+    model = build_model("impala-resnet", (4, 84, 84), "uint8", 6, seed=1)
+    expected, channels = {}, 4
+    for stage, filters in enumerate((16, 32, 32)):
+        name = f"stages.{stage}."
+        expected |= {
+            f"{name}conv.weight": (filters, channels, 3, 3),
+            f"{name}conv.bias": (filters,),
+        }
+        for conv in ("block1.conv1", "block1.conv2", "block2.conv1", "block2.conv2"):
+            expected[f"{name}{conv}.weight"] = (filters, filters, 3, 3)
+            expected[f"{name}{conv}.bias"] = (filters,)
+        channels = filters
+    expected |= {"hidden.weight": (256, 32 * 11 * 11), "hidden.bias": (256,)}
+    expected |= {"policy.weight": (6, 256), "policy.bias": (6,)}
+    expected |= {"value.weight": (1, 256), "value.bias": (1,)}
+    assert {n: tuple(p.shape) for n, p in model.named_parameters()} == expected
+    assert sum(parameter.numel() for parameter in model.parameters()) == 1_091_031
+
+
+@pytest.mark.parametrize("layout", [(4, 20, 9), (20, 9, 3)])
+def test_residual_network_equals_plain_layers(layout: tuple[int, ...]) -> None:
+    """With blocks that are not the identity, as they are at first."""
+    model = build_model("impala-resnet", layout, "uint8", 6, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    for parameter in model.parameters():
+        parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    weights = dict(model.named_parameters())
+    batch = images(3, *layout)
 
     def conv(x: Tensor, name: str) -> Tensor:
         return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
 
-    x = images
-    for stage in ("stages.0", "stages.1", "stages.2"):
-        x = conv(x, f"{stage}.conv")
-        padded = F.pad(x, (1, 1, 1, 1), value=-math.inf)
-        x = padded.unfold(2, 3, 2).unfold(3, 3, 2).amax((-2, -1))
-        for block in ("block1", "block2"):
-            inner = conv(x.clamp(min=0), f"{stage}.{block}.conv1").clamp(min=0)
-            x = x + conv(inner, f"{stage}.{block}.conv2")
-    flat = x.clamp(min=0).permute(0, 2, 3, 1).flatten(1)
-    hidden = (flat @ weights["hidden.weight"].T + weights["hidden.bias"]).clamp(min=0)
-    policy = hidden @ weights["policy.weight"].T + weights["policy.bias"]
-    return policy, (hidden @ weights["value.weight"].T + weights["value.bias"]).squeeze(-1)
-
-
-@pytest.mark.parametrize("shape", [(4, 84, 84), (3, 9, 11)])
-def test_impala_network_equals_plain_layers_of_the_published_sizes(
-    shape: tuple[int, int, int],
-) -> None:
-    model = build_model("impala-resnet", shape, "uint8", 5, seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():  # at first the blocks change nothing
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    images = torch.randint(0, 256, (2, *shape), dtype=torch.uint8, generator=generator)
-    weights = {name: each.detach().double() for name, each in model.named_parameters()}
-    expected = literal_residual(weights, images.double() / 255)
-    for found, wanted in zip(model(images), expected, strict=True):
-        torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
-    if shape == (4, 84, 84):
-        convolutions = [each.shape[:2] for each in weights.values() if each.ndim == 4]
-        inner = [(16, 4), *[(16, 16)] * 4, (32, 16), *[(32, 32)] * 4, (32, 32), *[(32, 32)] * 4]
-        assert convolutions == inner
-        assert weights["hidden.weight"].shape == (256, 32 * 11 * 11)
+    x = (batch if layout[0] == 4 else batch.permute(0, 3, 1, 2)).to(torch.float32) / 255
+    for stage in range(3):
+        x = conv(x, f"stages.{stage}.conv")
+        x = F.max_pool2d(F.pad(x, (1, 1, 1, 1), value=-math.inf), 3, 2)
+        for block in (f"stages.{stage}.block1", f"stages.{stage}.block2"):
+            x = x + conv(F.relu(conv(F.relu(x), f"{block}.conv1")), f"{block}.conv2")
+    x = F.relu(x).permute(0, 2, 3, 1).reshape(3, -1)
+    x = F.relu(F.linear(x, weights["hidden.weight"], weights["hidden.bias"]))
+    for mine, name in zip(model(batch), ("policy", "value"), strict=True):
+        expected = F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+        torch.testing.assert_close(mine, expected.view_as(mine), rtol=1e-4, atol=1e-4)
 
 
 def literal_norm(x: Tensor, network: str) -> Tensor:

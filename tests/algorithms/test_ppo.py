@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from galamp.algorithms import make_algorithm
 from galamp.algorithms.base import Algorithm, Rollout, trainable
+from galamp.algorithms.forward import Place
 from galamp.algorithms.minibatches import mean_weights, minibatches, standardised
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.normalising import from_raw, layers_of, rescaled, to_raw
@@ -181,17 +182,94 @@ def taken(logits: Tensor, actions: Tensor) -> Tensor:
     return logits.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
-def test_ratios_start_at_one_and_the_divergence_of_a_mix_is_measured() -> None:
-    ppo = make(update_epochs=1, num_minibatches=1, learning_rate=1e-3)
-    for seed in range(3):
-        metrics = ppo.update(random_rollout(seed))
+@pytest.mark.parametrize("network", ["mlp", "mlp-gru", "minatar"])
+def test_ratios_start_at_one(network: str) -> None:
+    """The policy that acted is the one that is recomputed from the rollout, whatever is cached."""
+    steps, envs, drawn = 4, 3, torch.Generator().manual_seed(1)
+    shape, dtype = ((4, 10, 10), "uint8") if network == "minatar" else ((INPUTS,), "float32")
+    ppo = make_algorithm(
+        dataclasses.replace(CONFIG, update_epochs=1, num_minibatches=1, learning_rate=1e-2),
+        build_model(network, shape, dtype, ACTIONS, seed=1),
+        actions=DiscreteActions(ACTIONS),
+        device="cpu",
+        seed=1,
+    )
+    assert isinstance(ppo, PPO)
+    ppo.keeps_log_probs = True  # type: ignore[misc]
+    ppo.prepare(steps, envs)
+    for turn in range(3):
+        rollout = random_rollout(turn, steps=steps, envs=envs, valid=1.0)
+        numbers = torch.rand(steps + 1, envs, *shape, generator=drawn)
+        observations = (255 * numbers).to(torch.uint8) if dtype == "uint8" else numbers
+        first = torch.rand(steps + 1, envs, generator=drawn) < 0.2
+        kept = [
+            ppo.act(observations[step], first[step], Place(step, slice(0, envs)))
+            for step in range(steps)
+        ]
+        rollout = dataclasses.replace(
+            rollout,
+            observations=observations,
+            first=first,
+            actions=torch.stack([each.actions for each in kept]),
+        )
+        recomputed = ppo._evaluated(rollout).log_probs
+        acted = torch.stack([each.log_probs for each in kept if each.log_probs is not None])
+        torch.testing.assert_close(recomputed, acted, rtol=0, atol=1e-6)
+        metrics = ppo.update(rollout)
         assert metrics["approx_kl"] == pytest.approx(0.0, abs=1e-6)
-        assert metrics["clip_fraction"] == 0.0
-        assert metrics["mix_kl"] == 0.0
-    ppo.parameters.data.add_(0.3 * torch.randn_like(ppo.parameters.data))
+        assert (metrics["clip_fraction"], metrics["mix_kl"]) == (0.0, 0.0)
+
+
+def test_the_divergence_of_a_mix_is_that_from_before_to_after() -> None:
+    """On the last observations of the rollout before; the update itself is no part of it."""
+    ppo = make(update_epochs=1, num_minibatches=1, learning_rate=1e-2)
+    rollout = random_rollout(2, valid=1.0)
+    ppo.update(rollout)
+    observations = rollout.observations[-1]
+    assert ppo.update(rollout)["mix_kl"] == 0.0
+
+    def policy() -> torch.distributions.Categorical:
+        with torch.no_grad():
+            return torch.distributions.Categorical(logits=ppo._model(observations)[0])
+
+    before = policy()
+    generator = torch.Generator().manual_seed(0)
+    ppo.parameters.data.add_(0.3 * torch.randn(ppo.parameters.data.shape, generator=generator))
+    there, back = (
+        float(torch.distributions.kl_divergence(*pair).mean())
+        for pair in ((before, policy()), (policy(), before))
+    )
+    assert abs(there - back) > 1e-3
     mixed = ppo.update(random_rollout(3))
-    assert mixed["mix_kl"] > 1e-3
+    assert mixed["mix_kl"] == pytest.approx(there, rel=1e-4)
     assert mixed["approx_kl"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("radius", [0.1, 1.0])
+def test_the_divergence_of_a_mix_in_a_ball_is_bounded(radius: float) -> None:
+    """By Hoeffding's lemma it is at most R^2 / 8, R the range of the changes of the logits.
+
+    Tanh changes no faster than what it is given and stays within 1. So, layer by layer, with s the
+    spectral norms and r the layers' own parts of the radius: |h1' - h1| <= r1 |(x, 1)|,
+    |h2' - h2| <= r2 |(1, ..., 1)| + s2 |h1' - h1|, and the logits likewise; R^2 is at most twice
+    the square of their change. Cauchy's inequality leaves the radius alone.
+    """
+    ppo = make(update_epochs=1, num_minibatches=1, learning_rate=1e-2)
+    rollout = random_rollout(2, valid=1.0)
+    ppo.update(rollout)
+    policy: Any = ppo._model.policy
+    _, second, last = (each for each in policy if isinstance(each, nn.Linear))
+    s2, s3 = (float(torch.linalg.matrix_norm(e.weight.detach(), 2)) for e in (second, last))
+    units = math.sqrt(second.in_features + 1)
+    ppo.parameters.zero_grad()
+    logits = ppo._model(rollout.observations[-1])[0]
+    torch.autograd.backward((logits[:, 0] - logits[:, 1]).mean())  # where a mix changes most
+    ahead = ppo.parameters.grad.clone()
+    ppo.parameters.data.add_(ahead * (radius / ahead.norm()))
+    norms = (rollout.observations[-1].square().sum(-1) + 1.0).sqrt()
+    changes = radius**2 * (units**2 + (s3 * units) ** 2 + (s3 * s2 * norms).square())
+    bound = float((changes / 4.0).mean())
+    assert bound / 50.0 < ppo.update(random_rollout(3))["mix_kl"] <= bound
 
 
 def test_an_update_ends_after_the_epoch_that_went_too_far() -> None:

@@ -154,13 +154,16 @@ def test_generalised_advantages_of_lambda_one_are_n_step_returns_less_values(
 @settings(max_examples=60, deadline=None)
 @given(rollouts)
 def test_vtrace_is_its_literal_sum(rollout: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    """Equation 1 of Espeholt et al. 2018, one environment and step at a time."""
+    """Equations 1 and 4 of Espeholt et al. 2018, one environment and step at a time."""
     rewards, terminated, truncated, values = rollout
     steps, envs = rewards.shape
     log_ratios = torch.randn(steps, envs, generator=torch.Generator().manual_seed(steps))
-    targets = vtrace(*rollout, log_ratios, 0.9, trace_lambda=0.8, rho_max=1.5, c_max=0.7)
+    targets = vtrace(
+        *rollout, log_ratios, 0.9, trace_lambda=0.8, rho_max=1.5, c_max=0.7, policy_rho_max=1.2
+    )
     for env in range(envs):
-        for start in range(steps):
+        following = float(values[steps, env])
+        for start in reversed(range(steps)):
             total, weight = float(values[start, env]), 1.0
             for t in range(start, steps):
                 ratio = float(log_ratios[t, env].exp())
@@ -171,6 +174,13 @@ def test_vtrace_is_its_literal_sum(rollout: tuple[Tensor, Tensor, Tensor, Tensor
                     break
                 weight *= discount * 0.8 * min(ratio, 0.7)
             assert float(targets.returns[start, env]) == pytest.approx(total, abs=1e-4)
+            ratio = float(log_ratios[start, env].exp())
+            discount = 0.0 if terminated[start, env] else 0.9
+            bootstrap = float(values[start + 1, env]) if truncated[start, env] else following
+            error = float(rewards[start, env]) + discount * bootstrap - float(values[start, env])
+            advantage = min(ratio, 1.2) * error
+            assert float(targets.advantages[start, env]) == pytest.approx(advantage, abs=1e-4)
+            following = total
 
 
 @pytest.mark.parametrize("cut", ["terminated", "truncated"])
@@ -182,15 +192,16 @@ def test_two_episodes_in_one_rollout_are_two_rollouts(cut: str, kind: str) -> No
     ends[3] = True
     terminated, truncated = (ends, none) if cut == "terminated" else (none, ends)
 
-    def targets(steps: slice) -> Tensor:
+    def targets(steps: slice) -> tuple[Tensor, ...]:
         part = rewards[steps], terminated[steps], truncated[steps]
         of = values[steps.start : steps.stop + 1]
         if kind == "n-step":
-            return n_step_returns(*part, of, 0.9)
+            return (n_step_returns(*part, of, 0.9),)
         if kind == "lambda":
-            return lambda_returns(*part, of, 0.9, 0.7)
+            return (lambda_returns(*part, of, 0.9, 0.7),)
         log_ratios = torch.linspace(-1, 1, 16).view(8, 2)[steps]
-        return vtrace(*part, of, log_ratios, 0.9).returns
+        return vtrace(*part, of, log_ratios, 0.9, policy_rho_max=1.2)
 
-    both = torch.cat((targets(slice(0, 4)), targets(slice(4, 8))))
-    assert torch.equal(targets(slice(0, 8)), both)
+    halves = zip(targets(slice(0, 4)), targets(slice(4, 8)), strict=True)
+    for whole, both in zip(targets(slice(0, 8)), halves, strict=True):
+        assert torch.equal(whole, torch.cat(both))

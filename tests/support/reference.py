@@ -207,7 +207,8 @@ class Together:
             learner.normaliser.leave()
         if gossip.method == "allreduce" or not gossips(gossip, self.config.seed, turn):
             return
-        names = ["parameters"] + ["square_average"] * gossip.gossip_optimizer
+        state = learners[0].algorithm.state()
+        names = list(state) if gossip.gossip_optimizer else ["parameters"]
         mix(learners, self.graph, self.round, names, gossip.ball_floor)
         self.round += 1
         if gossip.outer_steps:

@@ -104,6 +104,8 @@ CASES = [
     Case("pqn", "allreduce", "discrete", "mlp-gru"),
     Case("pqn", "independent", "discrete", "mlp-layernorm"),
     Case("pqn", "single", "discrete", "mlp-lstm"),
+    Case("ppo", "gossip", "discrete", "mlp", "--gossip-optimizer"),
+    Case("pqn", "gossip", "discrete", "mlp-layernorm", "--gossip-optimizer"),
 ]
 
 IMAGES = [
@@ -147,6 +149,11 @@ def test_learners_equal_one_process(case: Case) -> None:
     plan = planned(parsed(*case.words))
     learners = assert_learners_equal(plan, referred(plan.config))
     assert {learner.status["turns"] for learner in learners} == {TURNS}
+    if "--gossip-optimizer" in case.more:
+        states = [learner.algorithm.state() for learner in learners]
+        assert all((state["second_moment"] >= 0.0).all() for state in states)
+        for name in ("first_moment", "second_moment", "steps"):
+            assert_alike(case.method, [state[name] for state in states])
     vectors = [learner.algorithm.parameters.data for learner in learners]
     assert_alike(case.method, vectors)
     assert not torch.equal(vectors[0], ReferenceLearner(plan.config, 0).algorithm.parameters.data)

@@ -150,6 +150,48 @@ def test_the_first_weights_are_for_normalised_observations() -> None:
     assert not torch.equal(team.network(0), fresh)
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_network_of_others_is_no_initial_one(resumed: bool) -> None:
+    """One that comes before there are scales is raw, however it came; also saved and resumed."""
+    team = Team(1)
+    saved = team.normalisers[0].saved()
+    team.normalisers[0].restore(saved)  # of a checkpoint before there were scales
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in team.models[0].parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+        for trunk in (team.models[0].policy, team.models[0].value):  # type: ignore[attr-defined]
+            trunk[0].weight.div_(torch.from_numpy(SCALES))
+            trunk[0].bias.copy_(-trunk[0].weight @ torch.from_numpy(MEANS).float())
+    raw = torch.from_numpy(slot_of(5).observations[0])
+    with torch.no_grad():
+        logits, values = team.models[0](raw)
+    team.normalisers[0].rejoin()
+    if resumed:
+        saved = team.normalisers[0].saved()
+        team.normalisers[0] = team.join(0)
+        team.normalisers[0].restore(saved)
+    (normaliser,) = team.normalisers
+    for turn in range(2):
+        assert not normaliser.start_turn(turn)
+        slot = slot_of(turn)
+        slot.rewards[:] *= 0.01  # a factor above 1 for the values
+        normaliser.count(slot, ALL)
+        normaliser.end_turn()
+    assert normaliser.own.count > WARM_UP
+    for turn in range(2, 4):
+        assert normaliser.start_turn(turn)
+        assert normaliser.scaling.observations is not None
+        with torch.no_grad():
+            found, scores = team.models[0](normaliser.scaling.observations(raw))
+        torch.testing.assert_close(found, logits, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            scores * normaliser.scales.return_std, values, rtol=1e-5, atol=1e-5
+        )
+        normaliser.count(slot_of(turn), ALL)
+        normaliser.end_turn()
+
+
 def test_other_scales_are_no_other_policy() -> None:
     """Raw parameters are the same before and after, though the statistics have moved."""
     team = Team(1)
