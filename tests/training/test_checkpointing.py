@@ -157,6 +157,7 @@ def test_chaos_looks_again_where_no_thread_could_start(
     )
     observer._slow = cast(Any, SimpleNamespace(due=lambda now_s: True))
     observer._children = cast(Any, SimpleNamespace(all=[]))
+    observer._link = None
     observer.saved = cast(Any, SimpleNamespace(observe=lambda *found: seen.append(found)))
     observer.flat = cast(Any, SimpleNamespace(observe_names=seen.append))
     observer._check_files(1.0)
