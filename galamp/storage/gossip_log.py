@@ -46,6 +46,7 @@ class Start(NamedTuple):
     """A start of the run: earlier vectors are forgotten; `distances` are between numbers 0.
 
     `place`: which node this is, of how many; None on one machine. Its own learners come first.
+    `outer`: whether outer steps take the place of averages, and so are part of the updates.
     """
 
     start: int
@@ -55,12 +56,15 @@ class Start(NamedTuple):
     wall_s: float
     distances: Matrix
     place: tuple[Node, Node] | None = None
+    outer: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the line's object."""
         line = {"kind": "start"} | self._asdict()
         if self.place is None:
             del line["place"]
+        if not self.outer:
+            del line["outer"]
         return line
 
 

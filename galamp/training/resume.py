@@ -244,4 +244,5 @@ def first_entry(
     rows = tuple(map(tuple, distances.tolist()))
     ranks = run_layout.plan.ranks
     place = None if run_layout.plan.place is None else (ranks.node, ranks.nodes)
-    return Start(number, count, gossip.graph, gossip.synchronous, wall_s, rows, place)
+    outer = gossip.outer_steps
+    return Start(number, count, gossip.graph, gossip.synchronous, wall_s, rows, place, outer)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from galamp.gossip.consensus.radius import mixing_matrix
 from galamp.gossip.topologies import make_topology
 from galamp.gossip.transport.publication import Publication, Source
-from galamp.storage.gossip_log import Lost, Rebase, Start
+from galamp.storage.gossip_log import GOSSIP, Lost, Rebase, Start
 from galamp.tools.audit import influence as influence_module
 from galamp.tools.audit.influence import Influence, Share
 from tests.tools.test_audit import World, audited, command
@@ -184,6 +184,24 @@ def test_the_report_has_a_row_per_learner(
     found = json.loads(capsys.readouterr().out)["influence"]
     assert found["exact"]
     assert [one["of_influence"] for one in found["learners"]] == [s.of_influence for s in shares]
+
+
+def test_with_outer_steps_it_is_an_estimate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A record holds them as part of the updates."""
+    world = World(3, 4)
+    world.live(50)
+    folder = world.save(tmp_path)
+    first, *lines = (folder / GOSSIP).read_text().splitlines(keepends=True)
+    start = json.loads(first)
+    assert "outer" not in start
+    (folder / GOSSIP).write_text("".join([json.dumps(start | {"outer": True}) + "\n", *lines]))
+    assert command(str(folder)) == 0
+    assert "Estimated: outer steps take the place of averages" in capsys.readouterr().out
+    assert command(str(folder), "--json") == 0
+    found = json.loads(capsys.readouterr().out)["influence"]
+    assert (found["exact"], found["outer_steps"]) == (False, True)
 
 
 def test_of_many_learners_those_farthest_from_their_share_are_shown(

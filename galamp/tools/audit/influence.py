@@ -11,8 +11,8 @@ of learner i on the mean of n vectors v is
 with w(e) the optimiser's updates in publication e. s mixes by the same weights as the vectors do,
 so one number per learner and kept vector is exact, however long the run was. On a doubly stochastic
 graph in lock-step every update weighs 1 / n, and influence is proportional to the updates made;
-messages that are dropped, late or renormalised change that. Of outer steps, which publications hold
-as part of updates, it knows nothing.
+messages that are dropped, late or renormalised change that. With outer steps, which publications
+hold as part of updates, the result is an estimate: of them it knows nothing.
 
 Of one of several machines, whose record has no mixes of the others', it says nothing.
 
@@ -58,16 +58,19 @@ class Influence:
     def __init__(self) -> None:
         self.placed = self.unknown = 0
         """Vectors since the start that were placed by measurement; publications not followed."""
+        self.outer = False
+        """Whether outer steps take the place of averages."""
         self._learners, self._others_mix = 0, False
 
     @property
     def exact(self) -> bool:
         """Whether nothing had to be estimated or left out."""
-        return not self.placed and not self.unknown
+        return not self.placed and not self.unknown and not self.outer
 
     def start(self, entry: Start) -> None:
         """Begin with number 0 of each learner, without influence of anyone."""
         self._learners, self._others_mix = entry.learners, entry.place is not None
+        self.outer = entry.outer
         fitting = LIMIT_BYTES // (8 * entry.learners**2)
         self._kept = max(MIN_KEPT, min(KEPT, fitting))
         self._clear()

@@ -58,6 +58,7 @@ def summary(run: Path, audit: Audit) -> dict[str, Any]:
         "allowed": ALLOWANCE,
         "influence": {
             "exact": audit.influence.exact,
+            "outer_steps": audit.influence.outer,
             "placed": audit.influence.placed,
             "unknown": audit.influence.unknown,
             "learners": [share._asdict() for share in audit.influence.shares()],
@@ -181,7 +182,9 @@ def _influence(found: dict[str, Any]) -> Iterator[str]:
         yield f"... and {more:,} more, whose ratios are nearer to 1"
     yield "Since the last start: updates of the optimiser, and the same times their weights"
     yield "in the mean of the last vectors, by the recorded mixes."
-    if not found["exact"]:
+    if found["outer_steps"]:
+        yield "Estimated: outer steps take the place of averages, and are not followed."
+    if found["placed"] or found["unknown"]:
         yield (
             f"Estimated: {_count(found['placed'], 'vector')} placed by measurement, "
             f"{_count(found['unknown'], 'publication')} unknown."
