@@ -1,7 +1,9 @@
 """Episode statistics: true scores and lengths of the episodes that have ended, and their best mean.
 
-every ended episode --add--> the last 100 --mean_return--> the best mean, and when it was
-progress --> checkpoint --resume_from--> the next start of the run
+    every ended episode --add--> the last 100 --mean_return--> the best mean, and when it was
+    progress --> checkpoint --resume_from--> the next start of the run
+
+Runs in the supervisor.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from tests.support.engine import DEADLINE_S, ROOT, run
+from tests.support.tensors import saved_by_both
 
 TRAINED = ["--env-id", "CartPole-v1", "--learners", 2, "--num-envs", 4, "--total-steps", 4000,
            "--seed", 3, "--device", "cpu", "--sync", "--topology", "ring", "--quiet"]  # fmt: skip
@@ -44,10 +44,5 @@ def test_lock_step_runs_save_the_same_tensors(tmp_path: Path, commit: str) -> No
     subprocess.run(line, cwd=sources, env=variables, check=True, timeout=2 * DEADLINE_S)
     anew = run(*TRAINED, "--run-dir", new)
     assert anew.returncode == 0, anew.stderr
-    for rank in range(2):
-        expected, found = (
-            load_file(folder / "checkpoints" / "latest" / f"learner-{rank}.safetensors")
-            for folder in (old, new)
-        )
-        assert found.keys() == expected.keys()
-        assert [name for name in found if not np.array_equal(found[name], expected[name])] == []
+    for saved in saved_by_both(old, new, learners=2):
+        assert [name for name, pair in saved.items() if not np.array_equal(*pair)] == []

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from tests.support.engine import galamp, run, summary
+from tests.support.tensors import saved_by_both
 
 OLD_RUNS = Path(__file__).resolve().parents[1] / "support" / "old_runs"
 
@@ -74,14 +74,9 @@ def test_it_is_trained_anew_to_the_same_parameters(tmp_path: Path) -> None:
     words[words.index("--run-dir") + 1] = str(new)
     anew = run(*words)
     assert anew.returncode == 0, anew.stderr
-    for rank in range(2):
-        expected, found = (
-            load_file(folder / "checkpoints" / "latest" / f"learner-{rank}.safetensors")
-            for folder in (old, new)
-        )
-        assert found.keys() == expected.keys()
-        for name, values in expected.items():
-            compare(name, found[name], values)
+    for saved in saved_by_both(old, new, learners=2):
+        for name, (expected, found) in saved.items():
+            compare(name, found, expected)
 
 
 def compare(name: str, found: NDArray[Any], expected: NDArray[Any]) -> None:
