@@ -27,6 +27,7 @@ class InOneProcess(Port):
         self._texts, self._asked = list[tuple[int, bytes]](), list[tuple[int, int]]()
         self._address = (*context.listen, *context.connect)[0]
         self.networks.setdefault(self._address, {})[context.node] = self
+        self._done = dict.fromkeys(self._others, 0)
         self._outboxes = {node: Outbox(f"to node {node}", self._to(node)) for node in self._others}
 
     @classmethod
@@ -44,11 +45,26 @@ class InOneProcess(Port):
             if peer is not None:
                 peer._frames[self._context.node, rank] = bytes(frame)
                 peer._context.wake()
+            self._done[node] += 1
 
         return send
 
     def publish(self, node: int, rank: int, make: Make) -> None:
-        self._outboxes[node].offer(rank, make)
+        def made() -> bytes | bytearray | None:
+            frame = make()
+            if frame is None:
+                self._done[node] += 1
+            return frame
+
+        self._outboxes[node].offer(rank, made)
+
+    def at_rest(self) -> bool:
+        """Whether nothing is on its way from here, but to a node that is stuck."""
+        return all(
+            (not outbox._waiting and outbox._taken == self._done[node])
+            or ((peer := self._peer(node)) is not None and peer.stuck)
+            for node, outbox in self._outboxes.items()
+        )
 
     def frames(self) -> list[tuple[int, bytes]]:
         keys = list(self._frames)

@@ -151,27 +151,36 @@ class TwoNodes:
         return self.nodes[node]
 
     def step(self, passed_s: float = 0.1) -> None:
-        """Let some time pass, and both bridges work."""
+        """Let some time pass, and both bridges work; what they send has arrived then."""
         self.now_s += passed_s
         for node in self.nodes:
             node.bridge.step(self.now_s)
+        self._until_real(lambda: all(node.port.at_rest() for node in self.nodes))
 
     def until(self, holds: Callable[[], object], passed_s: float = 0.1) -> None:
         """Work until something holds."""
         end_s = time.monotonic() + DEADLINE_S
         while not holds():
             self.step(passed_s)
-            time.sleep(0.001)  # the outboxes have threads of their own
             assert time.monotonic() < end_s, "it never holds"
 
-    def met(self) -> TwoNodes:
-        """Work until they know each other."""
-        self.until(
-            lambda: all(
-                node.bridge._membership.knows_this(1 - at) and node.board.settled
-                for at, node in enumerate(self.nodes)
-            )
+    def _until_real(self, holds: Callable[[], bool]) -> None:
+        """Wait for the outboxes, which have threads of their own."""
+        end_s = time.monotonic() + DEADLINE_S
+        while not holds():
+            time.sleep(0.0002)
+            assert time.monotonic() < end_s, "an outbox never ends"
+
+    def acquainted(self) -> bool:
+        """Whether each knows the other's start, and is known by it."""
+        return all(
+            node.bridge._membership.present(1 - at) and node.bridge._membership.knows_this(1 - at)
+            for at, node in enumerate(self.nodes)
         )
+
+    def met(self) -> TwoNodes:
+        """Work until they are acquainted, and their learners may begin."""
+        self.until(lambda: self.acquainted() and all(node.board.settled for node in self.nodes))
         return self
 
     def close(self) -> None:
