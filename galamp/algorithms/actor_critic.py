@@ -90,6 +90,11 @@ class ActorCriticAlgorithm(Algorithm):
         """See `Algorithm.remember`."""
         self._forward.start_from(memory)
 
+    def discard(self) -> None:
+        """See `Algorithm.discard`."""
+        self._forward.discard()
+        self._forward.next_rollout()
+
     def follow(self, learner: Algorithm) -> None:
         """See `Algorithm.follow`."""
         super().follow(learner)

@@ -141,6 +141,9 @@ class Algorithm(ABC):
         earlier rollouts in the new scales; it is for what an algorithm keeps of them.
         """
 
+    def discard(self) -> None:  # noqa: B027
+        """Begin with the next rollout: nothing is learned from the last one."""
+
     @abstractmethod
     def prepare(self, steps: int, envs: int) -> None:
         """Prepare for rollouts [T, B] = [steps, envs]; acting may then cache results."""

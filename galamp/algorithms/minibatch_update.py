@@ -33,15 +33,12 @@ class Steps(NamedTuple):
         once: what `_evaluated` has returned, [T, B, ...] each.
         measured: means of what `_losses` measured, [epochs, m].
         grad_norm: the largest of all minibatches, [].
-        state_drift: see `RecurrentForward.drift`, []; 0 for a feedforward network, and where
-            it is not wanted.
         is_mean: whether gradients were means over all learners.
     """
 
     once: Sequence[Tensor]
     measured: Tensor
     grad_norm: Tensor
-    state_drift: Tensor
     is_mean: bool
 
 
@@ -53,8 +50,6 @@ class MinibatchAlgorithm(ActorCriticAlgorithm):
     learns_at_once = False
     rectified: ClassVar[bool] = False
     """Whether steps are RAdam's."""
-    measures_drift: ClassVar[bool] = False
-    """Whether `Steps.state_drift` is wanted: it takes another pass over the rollout."""
 
     def __init__(
         self,
@@ -126,11 +121,8 @@ class MinibatchAlgorithm(ActorCriticAlgorithm):
             epochs.append(torch.stack(losses).mean(0))
             if not is_mean and self._ends_after(epochs[-1]):
                 break
-        drift = rollout.rewards.new_zeros(())
-        if self.measures_drift and isinstance(self._forward, RecurrentForward):
-            drift = self._forward.drift(rollout.observations[:-1], rollout.first[:-1])
         self._forward.next_rollout()
-        return Steps(once, torch.stack(epochs), torch.stack(norms).max(), drift, is_mean)
+        return Steps(once, torch.stack(epochs), torch.stack(norms).max(), is_mean)
 
     @abstractmethod
     def _evaluated(self, rollout: Rollout) -> Sequence[Tensor]:

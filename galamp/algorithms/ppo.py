@@ -5,7 +5,8 @@ Runs in learners. `act` is called at every agent step, `update` once per rollout
     Rollout [T, B] --values--> advantages --epochs x minibatches--> one Adam step for each
 
 A gossip round comes between two updates, never within one: the ratio of a rollout's policy to the
-one that acted is 1 in the first minibatch. How far a round has moved the policy is `mix_kl`.
+one that acted is 1 in the first minibatch. How far a round has moved the policy is `mix_kl`, and
+how far the update and the round have left a recurrent network's states behind is `state_drift`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from galamp.algorithms.forward import Outputs
 from galamp.algorithms.minibatch_update import MinibatchAlgorithm, Steps
 from galamp.algorithms.minibatches import mean_weights, standardised
 from galamp.algorithms.ppo_config import PPOConfig
+from galamp.algorithms.recurrent_forward import RecurrentForward
 from galamp.algorithms.returns import lambda_returns
+from galamp.algorithms.state_drift import StateDrift
 from galamp.core.action_spec import ActionSpec
 from galamp.core.algorithm_config import AlgorithmConfig
 
@@ -75,7 +78,6 @@ class Before(NamedTuple):
 class PPO(MinibatchAlgorithm):
     """PPO with Adam on flat vectors."""
 
-    measures_drift: ClassVar[bool] = True
     config_class: ClassVar[type[AlgorithmConfig]] = PPOConfig
     measures: ClassVar[tuple[str, ...]] = tuple(PPOConfig.gauges)
 
@@ -92,17 +94,26 @@ class PPO(MinibatchAlgorithm):
         super().__init__(config, model, actions=actions, device=device, seed=seed)
         self._settings = config
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
-        self._mix_kl = self.parameters.data.new_zeros(())
+        self._state_drift: StateDrift | None = None
+        self._since_last = (self.parameters.data.new_zeros(()),) * 2
+
+    def prepare(self, steps: int, envs: int) -> None:
+        """Prepare for rollouts [T, B] = [steps, envs]; see `Algorithm.prepare`."""
+        super().prepare(steps, envs)
+        if isinstance(self._forward, RecurrentForward):
+            self._state_drift = StateDrift(self._forward)
 
     def rescale(self, change: Callable[[Tensor], Tensor]) -> None:
         """See `Algorithm.rescale`."""
         if self._last is not None:
             observations, first, outputs = self._last
             self._last = change(observations), first, outputs
+        if self._state_drift is not None:
+            self._state_drift.rescale(change)
 
     def _evaluated(self, rollout: Rollout) -> Before:
         """Return what the present policy makes of the rollout."""
-        self._mix_kl = self._divergence_since_last()
+        self._since_last = self._divergence_since_last(), self._drift_since_last(rollout)
         outputs, values = self._forward.evaluate(rollout.observations, rollout.first)
         returns = lambda_returns(
             rollout.rewards,
@@ -160,8 +171,7 @@ class PPO(MinibatchAlgorithm):
             explained_variance(before.returns, before.values, mean_weights(rollout.valid)),
             Measured(*steps.measured[-1]).approx_kl,
             mean.clip_fraction,
-            self._mix_kl,
-            steps.state_drift,
+            *self._since_last,
         )
 
     def _note_policy(self, rollout: Rollout) -> None:
@@ -177,3 +187,14 @@ class PPO(MinibatchAlgorithm):
         observations, first, outputs = self._last
         now = self._forward.evaluate(observations, first).logits
         return self.distribution.kl(outputs, now).mean()
+
+    def _drift_since_last(self, rollout: Rollout) -> Tensor:
+        """Return how stale the states are that the rollout starts with, []; keep it for the next.
+
+        It is 0 for a feedforward network.
+        """
+        if self._state_drift is None:
+            return self.parameters.data.new_zeros(())
+        drift = self._state_drift.measure()
+        self._state_drift.keep(rollout)
+        return drift

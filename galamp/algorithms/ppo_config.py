@@ -28,8 +28,8 @@ class PPOConfig(MinibatchConfig):
         "clip_fraction": "share of ratios that are clipped",
         "mix_kl": "mean KL divergence of the policy before the last gossip round from that after "
         "it, on the last observations, in nats",
-        "state_drift": "mean L2 distance of the kept states of a recurrent network from the "
-        "same computed by the parameters after the update",
+        "state_drift": "mean L2 distance of the states that a rollout starts with, for a "
+        "recurrent network, from the same computed by its own parameters",
     }
 
     algorithm: str = algorithm_option("ppo")

@@ -66,21 +66,22 @@ class RecurrentForward(ForwardPass):
             logits, values, _ = self._model.sequence(observations, first, self._start[envs])
         return Outputs(logits.float(), values.float())
 
-    def drift(self, observations: Tensor, first: Tensor) -> Tensor:
-        """Return how far the kept states are from those that present parameters give, [].
+    @property
+    def start(self) -> Tensor:
+        """The states that the rollout to learn from has started with, [B, S], live."""
+        return self._start
 
-        It is the mean L2 distance per environment after the rollout, of the state that acting has
-        kept and the same computed again from the rollout's start: the staleness of stored states
-        (Kapturowski et al. 2019, R2D2).
+    def replay(self, observations: Tensor, first: Tensor, start: Tensor) -> Tensor:
+        """Return the states after a rollout, by present parameters and without gradient, [n, S].
 
         Args:
-            observations: [T, B, ...], those of the rollout that were acted on.
-            first: [T, B] bool.
+            observations: [T, n, ...], those that were acted on.
+            first: [T, n] bool.
+            start: [n, S], the states that it started with.
         """
         with torch.no_grad(), self._autocast():
-            _, _, states = self._model.sequence(observations, first, self._start)
-        distances: Tensor = torch.linalg.vector_norm(states.float() - self._states, dim=-1)
-        return distances.mean()
+            states: Tensor = self._model.sequence(observations, first, start)[2]
+        return states.float()
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass by autograd; see `ForwardPass.backward`."""

@@ -129,6 +129,7 @@ class PlainTurns(Turns):
         if learns:
             self._exchange()
         else:
+            self._algorithm.discard()
             self._parts.exchange.pass_turn()
 
     def _update(self, rollout: Rollout) -> None:

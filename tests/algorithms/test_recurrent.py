@@ -15,6 +15,7 @@ from galamp.algorithms.forward import Place
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.networks.recurrent import RecurrentActorCritic
 from galamp.algorithms.recurrent_forward import RecurrentForward
+from galamp.algorithms.state_drift import MAX_ENVS
 from galamp.core.action_spec import DiscreteActions
 from galamp.core.box_actions import BoxActions
 from tests.contracts.algorithm import ACTIONS, INPUTS, AlgorithmContract
@@ -217,14 +218,116 @@ def test_what_has_to_be_remembered_is_learned_by_a_memory_alone(network: str, le
     assert last >= 0.95 if learns else last < 0.7
 
 
-def test_the_drift_of_states_is_what_an_update_has_changed() -> None:
-    still = prepared(make("ppo", learning_rate=1e-12), 6, 64)
-    moved = prepared(make("ppo", learning_rate=3e-3), 6, 64)
-    plain = prepared(make("ppo", "mlp", learning_rate=3e-3), 6, 64)
-    drifts = []
-    for algorithm in (still, moved, plain):
-        CUES.manual_seed(5)
-        rollout, _ = remembering_rollout(algorithm, 6, 64)
-        drifts.append(algorithm.update(rollout)["state_drift"])
-    assert drifts[0] < 1e-4 < 1e-2 < drifts[1]
-    assert drifts[2] == 0.0
+def random_rollout(algorithm: Algorithm, seed: int, steps: int = 6, envs: int = 10) -> Rollout:
+    """Episodes of a few steps, most of which the rollout's end cuts."""
+    generator = torch.Generator().manual_seed(seed)
+    observations = torch.randn(steps + 1, envs, INPUTS, generator=generator)
+    first = torch.rand(steps + 1, envs, generator=generator) < 0.1
+    first[0] = first[0] | (seed == 0)
+    acts = [
+        algorithm.act(observations[t], first[t], Place(t, slice(0, envs))) for t in range(steps)
+    ]
+    none = torch.zeros(steps, envs, dtype=torch.bool)
+    rewards = torch.randn(steps, envs, generator=generator)
+    actions = torch.stack([act.actions for act in acts])
+    return Rollout(observations, actions, rewards, none, none.clone(), ~none, first)
+
+
+class Drifts:
+    """What an algorithm reports of its states, over rollouts between which `between` is called."""
+
+    def __init__(self, network: str = "mlp-gru", **settings: Any) -> None:
+        self.algorithm = prepared(make("ppo", network, **settings), 6, 10)
+        self.rollouts = 0
+
+    def __call__(self, late: int | None = None) -> float:
+        rollout = random_rollout(self.algorithm, self.rollouts)
+        if late is not None:
+            rollout.valid[2:, late] = False
+        self.rollouts += 1
+        return self.algorithm.update(rollout)["state_drift"]
+
+    def mix(self) -> None:
+        self.algorithm.parameters.data.mul_(0.9)  # as a gossip round does
+
+
+STILL = {"learning_rate": 1e-12}
+
+
+@pytest.mark.parametrize("network", ["mlp-gru", "mlp-lstm"])
+def test_states_are_stale_by_what_a_mix_has_changed(network: str) -> None:
+    drifts = Drifts(network, **STILL)
+    assert drifts() == 0.0, "there is none before"
+    assert drifts() < 1e-5
+    drifts.mix()
+    assert drifts() > 1e-3
+    assert drifts() < 1e-5, "the next states are of the same parameters"
+
+
+@pytest.mark.parametrize("network", ["mlp-gru", "mlp-lstm"])
+def test_states_are_stale_by_what_an_update_has_changed(network: str) -> None:
+    drifts = Drifts(network, learning_rate=3e-3)
+    drifts()
+    assert drifts() > 1e-3
+
+
+def test_a_feedforward_network_has_no_stale_states() -> None:
+    drifts = Drifts("mlp", learning_rate=3e-3)
+    assert [drifts(), drifts()] == [0.0, 0.0]
+
+
+def test_the_staleness_is_the_mean_distance_of_states_that_are_computed_again() -> None:
+    drifts = Drifts(**STILL)
+    algorithm = drifts.algorithm
+    drifts()
+    start = algorithm._forward._start.clone()  # type: ignore[attr-defined]
+    last = random_rollout(algorithm, 1)
+    kept = algorithm.memory.clone()  # type: ignore[union-attr]
+    algorithm.update(last)
+    drifts.mix()
+    for step in range(6):
+        states = start * ~last.first[step].unsqueeze(-1)
+        with torch.no_grad():
+            start = algorithm._model.step(last.observations[step], states)[2]  # type: ignore[attr-defined]
+    distances = (start - kept).norm(dim=-1)
+    drifts.rollouts = 2
+    assert drifts() == pytest.approx(float(distances[:MAX_ENVS].mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("late", [0, 7])
+def test_an_environment_that_was_late_has_no_stale_state(late: int) -> None:
+    """It has not acted at every step: its state is not that of the sequence."""
+    drifts = Drifts(**STILL)
+    drifts(late)
+    algorithm = drifts.algorithm
+    algorithm._forward._start[late] += 5.0  # type: ignore[attr-defined]
+    algorithm.memory[late] += 5.0  # type: ignore[index]
+    assert drifts() < 1e-5
+
+
+def test_other_scales_of_observations_leave_no_state_stale() -> None:
+    drifts = Drifts(**STILL)
+    drifts()
+    algorithm: Any = drifts.algorithm
+    shift = torch.linspace(-1.0, 1.0, INPUTS)
+    layer = algorithm._model.hidden
+    with torch.no_grad():
+        layer.bias += layer.weight @ shift
+    algorithm.rescale(lambda observations: observations - shift)
+    assert drifts() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["a2c", "vtrace", "ppo", "pqn"])
+def test_a_rollout_that_is_not_learned_from_is_where_the_next_one_starts(name: str) -> None:
+    """As with a normaliser, until there are enough data to choose the scales."""
+    algorithm = prepared(make(name), 6, 10)
+    forward = algorithm._forward  # type: ignore[attr-defined]
+    random_rollout(algorithm, 0)
+    algorithm.discard()
+    generator = torch.Generator().manual_seed(9)
+    observations = torch.randn(7, 10, INPUTS, generator=generator)
+    first = torch.zeros(7, 10, dtype=torch.bool)
+    acted = act_over(forward, observations[:-1], first[:-1])
+    torch.testing.assert_close(
+        forward.evaluate(observations, first).logits[:-1], acted, rtol=0, atol=1e-6
+    )
