@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -35,13 +36,14 @@ from galamp.tools.chaos.link import (
     of_link,
 )
 from galamp.tools.chaos.link_invariants import (
-    BridgeFlat,
+    BothFlat,
     CutNoticed,
     MachineReturns,
     NoneRefused,
     OtherRuns,
     OtherWhole,
     VectorsArrive,
+    WireBytes,
 )
 from galamp.tools.chaos.monitor import InvariantMonitor
 from galamp.tools.chaos.other_view import OtherView
@@ -197,11 +199,18 @@ class TestRelay:
                 near.sendall(b"text")
                 far.settimeout(DEADLINE_S)
                 assert far.recv(4) == b"text"
+                far.sendall(b"reply")
+                assert near.recv(5) == b"reply"
                 link.tell("reset")
                 with pytest.raises(ConnectionResetError):
                     near.recv(1)
             assert link.running
+            until_s = time.monotonic() + DEADLINE_S
+            while not link.count() or not link.answered:
+                assert time.monotonic() < until_s
+            assert link.answered == 5, "what came back, also through what is broken by now"
             link.close()
+            assert not link.count()
         assert not link.running
         link.tell("cut")  # does nothing, and raises nothing
 
@@ -357,7 +366,18 @@ class TestInvariants:
         assert turning.breach is None
         turning.observe(0.125, [LearnerSeen(3, others_hit=True, away=True)])
         assert found(turning) == "none for 2.1 s"
-        assert "while link or machine were disturbed 2.12 s, bound 2.0 s" in turning.remark
+        assert "while the other machine was away 2.12 s, bound 2.0 s" in turning.remark
+
+    def test_a_survivor_may_wait_for_the_lease_where_nobody_is_told(self) -> None:
+        turning = LearnersProgress(1, limit_s=60.0, bound_s=9.0)
+        turning.pause_s, turning.untold_pause_s = PAUSE_S, PAUSE_S + 3.0
+        for _ in range(40):
+            turning.observe(0.125, [LearnerSeen(1, others_hit=True, away=True, untold=True)])
+        assert turning.breach is None
+        for _ in range(2):
+            turning.observe(0.125, [LearnerSeen(1, others_hit=True, away=True, untold=True)])
+        assert found(turning) == "none for 5.1 s"
+        assert "while the link was disturbed 5.12 s, bound 5.0 s" in turning.remark
 
     @pytest.mark.parametrize("role", [LINK, MACHINE])
     def test_a_disturbed_link_or_machine_hits_others_than_the_learners(self, role: str) -> None:
@@ -368,6 +388,18 @@ class TestInvariants:
         monitor._injector = cast(Any, SimpleNamespace(open=[fault]))
         seen = monitor._seen(cast(Any, child))
         assert (seen.others_hit, seen.away, seen.hit) == (True, True, False)
+        assert seen.untold == (role == LINK)
+
+    @pytest.mark.parametrize("bounded", [True, False])
+    def test_the_lease_is_granted_for_the_link_alone(self, bounded: bool) -> None:
+        """And only where learners wait at a bound; all literally, whatever the code says."""
+        monitor = object.__new__(InvariantMonitor)
+        monitor.turning = LearnersProgress(1, limit_s=60.0, bound_s=9.0)
+        monitor._link = cast(Any, SimpleNamespace(busy=1.0, set_usual_turn=lambda turn_s: None))
+        monitor._bounded = bounded
+        monitor.set_usual_turn(0.5)
+        assert monitor.turning.pause_s == 2.5
+        assert monitor.turning.untold_pause_s == (5.5 if bounded else 2.5)
 
     @pytest.mark.parametrize(
         ("busy", "start_s", "up_s", "wrong"),
@@ -419,21 +451,54 @@ class TestInvariants:
         none.observe(60, 1)
         assert found(none) == "1 refused, 60 vectors taken"
 
-    def test_a_bridge_that_holds_more_and_more(self) -> None:
-        flat, leaking = BridgeFlat(2**20), BridgeFlat(2**20)
+    @pytest.mark.parametrize("same_process", [True, False])
+    def test_a_role_whose_processes_hold_more_and_more(self, same_process: bool) -> None:
+        """Also where each process is flat, and every one begins with more than the last one."""
+        pids = itertools.repeat(1) if same_process else itertools.count(1)
+        flat, leaking = BothFlat(2**20), BothFlat(2**20)
         for more in range(7):
-            flat.observe(1, 20 + more, 50 * 2**20 + more)
+            flat.observe("bridge", next(pids), 20 + more, 50 * 2**20 + more)
+            flat.observe("supervisor", 9, 90, 400 * 2**20)
         assert flat.breach is None
-        flat.observe(2, 30, 80 * 2**20)
-        assert flat.breach is None, "a new one"
-        flat.observe(2, 37, 80 * 2**20)
-        assert found(flat) == "37"
-        leaking.observe(1, 20, 50 * 2**20)
-        leaking.observe(1, 20, 78 * 2**20)
+        flat.observe("bridge", next(pids), 27, 50 * 2**20)
+        assert found(flat) == "27"
+        leaking.observe("bridge", next(pids), 20, 50 * 2**20)
+        leaking.observe("bridge", next(pids), 20, 78 * 2**20)
         assert leaking.breach is None, "six vectors may be under way"
-        leaking.observe(1, 20, 79 * 2**20)
+        leaking.observe("bridge", next(pids), 20, 79 * 2**20)
         assert found(leaking) == "79 MiB"
-        assert leaking.remark == "open files 20 to 20; MiB 50 to 79"
+        leaking.observe("bridge", next(pids), 20, 60 * 2**20)
+        told = "in turn: open files 20 to 20, at most 20; MiB 50 to 60, at most 79"
+        assert leaking.remark == f"bridge, {1 if same_process else 4} {told}"
+
+    def wired(self, wire: WireBytes, per_vector: int, *, text: int = 100) -> None:
+        """A hundred vectors of a million bytes, each in two parts, with quiet between them."""
+        forwarded = 0
+        for sent in range(1, 101):
+            for part, count in ((per_vector // 2, sent - 1), (per_vector - per_vector // 2, sent)):
+                forwarded += part
+                wire.observe(0.05, calm=True, forwarded=forwarded, sent=count)
+            for _ in range(8):
+                forwarded += text
+                wire.observe(0.05, calm=True, forwarded=forwarded, sent=sent)
+
+    @pytest.mark.parametrize(("per_vector", "holds"), [(1_015_000, True), (1_060_000, False)])
+    def test_more_bytes_than_those_of_the_vectors(self, per_vector: int, holds: bool) -> None:
+        wire = WireBytes(1_000_000)
+        self.wired(wire, per_vector)
+        assert (wire.breach is None) == holds
+        assert wire.vectors == 99, "counted from the first quiet moment on"
+        assert wire.bytes == 99 * (per_vector + 800) + 700
+
+    def test_what_a_disturbed_link_carries_does_not_count(self) -> None:
+        wire = WireBytes(1_000_000)
+        for turn in range(50):
+            for calm in (False, True, True, True):
+                forwarded = 9_000_000 * (turn + 1) if not calm else 9_000_000 * (turn + 1) + 10
+                wire.observe(0.05, calm=calm, forwarded=forwarded, sent=turn)
+        assert (wire.vectors, wire.breach) == (0, None)
+        assert wire.checks > 0
+        assert wire.remark.startswith("unknown of the vectors' own")
 
     def test_a_second_machine_that_ends_or_has_failures(self) -> None:
         other, whole = OtherRuns(), OtherWhole()

@@ -106,6 +106,8 @@ class LearnerSeen:
     others_hit: bool = False
     away: bool = False
     """Whether a fault of the link or the other machine is open, and none of a process here."""
+    untold: bool = False
+    """Whether a fault of the link is: nobody is told that the other machine is away."""
 
 
 class LearnersProgress(Invariant):
@@ -121,8 +123,9 @@ class LearnersProgress(Invariant):
         """Longest gap of a learner whose group was not hit, while others were."""
         self._still_s, self._turns = [0.0] * learners, [-1] * learners
         self._hit = [False] * learners
-        self.pause_s, self.longest_pause_s = math.inf, 0.0
-        """Bound, and longest, of pauses while only the link or the other machine is disturbed."""
+        self.pause_s = self.untold_pause_s = math.inf
+        """Bounds of pauses while only the other machine, or only the link, is disturbed."""
+        self.longest_pause_s = self.longest_untold_s = 0.0
         self._pause_s = [0.0] * learners
 
     def observe(self, passed_s: float, seen: Sequence[LearnerSeen]) -> None:
@@ -137,18 +140,21 @@ class LearnersProgress(Invariant):
                 self.longest_s = max(self.longest_s, self._still_s[rank])
             paused = alone and each.away and not moved
             self._pause_s[rank] = self._pause_s[rank] + passed_s if paused else 0.0
-            self._hold_pause(rank)
+            self._hold_pause(rank, each.untold)
             limit_s, found = self.bound_s if alone else self.limit_s, self._still_s[rank]
             expected = f"a turn of learner {rank} within {limit_s:.1f} s"
             self.hold(found <= limit_s, expected, f"none for {found:.1f} s")
 
-    def _hold_pause(self, rank: int) -> None:
+    def _hold_pause(self, rank: int, untold: bool) -> None:
         found = self._pause_s[rank]
-        self.longest_pause_s = max(self.longest_pause_s, found)
-        expected = (
-            f"a turn of learner {rank} within {self.pause_s:.1f} s of the other machine's end"
-        )
-        if found > self.pause_s:
+        if untold:
+            bound_s, what = self.untold_pause_s, "the link's fault"
+            self.longest_untold_s = max(self.longest_untold_s, found)
+        else:
+            bound_s, what = self.pause_s, "the other machine's end"
+            self.longest_pause_s = max(self.longest_pause_s, found)
+        if found > bound_s:
+            expected = f"a turn of learner {rank} within {bound_s:.1f} s of {what}"
             self.hold(False, expected, f"none for {found:.1f} s")
 
     @property
@@ -157,8 +163,10 @@ class LearnersProgress(Invariant):
         text = f"longest gap of those left alone {self.longest_s:.2f} s, bound {self.bound_s:.1f} s"
         if self.pause_s < math.inf:
             text += (
-                f"\n  while link or machine were disturbed {self.longest_pause_s:.2f} s, "
-                f"bound {self.pause_s:.1f} s"
+                f"\n  while the other machine was away {self.longest_pause_s:.2f} s, bound "
+                f"{self.pause_s:.1f} s;"
+                f"\n  while the link was disturbed {self.longest_untold_s:.2f} s, bound "
+                f"{self.untold_pause_s:.1f} s"
             )
         return text
 

@@ -9,6 +9,7 @@ Runs in the supervisor; nothing here waits.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from galamp.tools.chaos.schedule import Fault, Kind
 
 RELAY = "galamp.tools.chaos.relay"
 START_TIMEOUT_S, END_TIMEOUT_S = 60.0, 5.0
+COUNT_BYTES = 64
 DELAY_S, SLOW_BYTES_PER_S = 0.25, 2**20
 """How late a slow link is in each direction, and how many bytes a narrow one carries."""
 COMMANDS = {
@@ -61,6 +63,9 @@ class Link:
             raise RunFailed("the relay between the two machines did not start")
         self.port = int(told)
         self.whole = True
+        self.answered = 0
+        """Bytes that have come from the target, as was last told; see `count`."""
+        self._lines, self._asked = b"", False
 
     @property
     def running(self) -> bool:
@@ -70,10 +75,36 @@ class Link:
     def tell(self, command: str) -> None:
         """Change how it forwards; see `relay`."""
         self.whole = command == WHOLE
+        self._write(command)
+
+    def _write(self, command: str) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):  # it has ended: `running` says so
             self._process.stdin.write(f"{command}\n".encode())
             self._process.stdin.flush()
+
+    def count(self) -> bool:
+        """Take a new number for `answered`, if it has come, and ask for the next; whether it has.
+
+        Never waits.
+        """
+        if not self.running:
+            return False
+        assert self._process.stdout is not None
+        told = None
+        while self._asked and select.select([self._process.stdout], [], [], 0.0)[0]:
+            read = os.read(self._process.stdout.fileno(), COUNT_BYTES)
+            *lines, self._lines = (self._lines + read).split(b"\n")
+            if lines:
+                told, self._asked = int(lines[-1]), False
+            elif not read:
+                return False
+        if told is not None:
+            self.answered = told
+        if not self._asked:
+            self._asked = True
+            self._write("count")
+        return told is not None
 
     def close(self) -> None:
         """End it."""
@@ -104,6 +135,11 @@ class LinkView:
     def present(self) -> bool:
         """Whether a learner of the other node counts as there, for those of this one."""
         return any(map(self._control.alive, self._remote))
+
+    @property
+    def sent(self) -> int:
+        """Number of this node's vectors that have left for the other one."""
+        return self._board.node(self._other, "sent")
 
     @property
     def received(self) -> int:

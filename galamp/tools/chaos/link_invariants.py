@@ -7,6 +7,8 @@ As in `invariants`, nothing here reads a clock, a process or the run itself.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from galamp.tools.chaos.invariants import GROWTH, GROWTH_BYTES, Invariant
 
 LEASE_S = 3.0
@@ -21,6 +23,9 @@ RETURNS_S, LOAD_S = 10.0, 30.0
 """A machine mixes again so soon after its start; and its bridge is up, at the latest."""
 SOCKETS, VECTORS = 6, 6
 """Connections of a bridge that may be about to begin or to end, and vectors that are under way."""
+WIRE_SHARE, TEXT_BYTES_PER_S = 1.02, 2**14
+"""Bytes that go to the other machine, as a share of the vectors' own; and those of all that is no
+vector, as who is there: it is the same for small networks, of which it would be a large share."""
 
 
 class CutNoticed(Invariant):
@@ -148,37 +153,109 @@ class OtherRuns(Invariant):
         self.hold(not stopped, "it runs, as no fault hit it", stopped)
 
 
-class BridgeFlat(Invariant):
-    """The other node's bridge, which lives through all disturbances, holds no more at their end."""
+@dataclass
+class Held:
+    """What processes of one role hold: at the first check, the most, and now."""
 
-    name = "I13 its bridge leaks nothing"
+    descriptors: list[int]
+    own_bytes: list[int]
+    processes: set[int]
+
+    def add(self, pid: int, descriptors: int, own_bytes: int) -> None:
+        """Take what the role's present process holds."""
+        self.processes.add(pid)
+        for found, now in ((self.descriptors, descriptors), (self.own_bytes, own_bytes)):
+            found[1:] = max(found[1], now), now
+
+    def __str__(self) -> str:
+        mib = [round(each / 2**20) for each in self.own_bytes]
+        files, memory = (f"{a} to {c}, at most {b}" for a, b, c in (self.descriptors, mib))
+        return f"{len(self.processes)} in turn: open files {files}; MiB {memory}"
+
+
+class BothFlat(Invariant):
+    """Neither bridge, nor the other node's supervisor, holds more than its role's first process.
+
+    That is weighed after the warm-up. One that was started again counts as the one before: what
+    grows from start to start is a leak as well.
+    """
+
+    name = "I13 bridges and the other machine leak nothing"
 
     def __init__(self, vector_bytes: int) -> None:
         super().__init__()
         self._under_way = VECTORS * vector_bytes
-        self.descriptors, self.own_bytes = (-1, -1), (-1, -1)
-        """At the first check of the newest bridge, and now."""
-        self._pid = -1
+        self.roles: dict[str, Held] = {}
 
-    def observe(self, pid: int, descriptors: int, own_bytes: int) -> None:
-        """Check open files and memory of process `pid`; a new one begins anew."""
-        if pid != self._pid:
-            self._pid = pid
-            self.descriptors, self.own_bytes = (descriptors,) * 2, (own_bytes,) * 2
-        self.descriptors = self.descriptors[0], descriptors
-        most = self.descriptors[0] + SOCKETS
-        self.hold(descriptors <= most, f"at most {most} open files", str(descriptors))
-        self.own_bytes = self.own_bytes[0], own_bytes
-        most = round((1 + GROWTH) * self.own_bytes[0] + GROWTH_BYTES) + self._under_way
-        expected = f"at most {most / 2**20:.0f} MiB"
+    def observe(self, role: str, pid: int, descriptors: int, own_bytes: int) -> None:
+        """Check open files and memory of the process that has this role now."""
+        held = self.roles.setdefault(role, Held([descriptors] * 3, [own_bytes] * 3, {pid}))
+        held.add(pid, descriptors, own_bytes)
+        most = held.descriptors[0] + SOCKETS
+        self.hold(descriptors <= most, f"{role}: at most {most} open files", str(descriptors))
+        most = round((1 + GROWTH) * held.own_bytes[0] + GROWTH_BYTES) + self._under_way
+        expected = f"{role}: at most {most / 2**20:.0f} MiB"
         self.hold(own_bytes <= most, expected, f"{own_bytes / 2**20:.0f} MiB")
 
     @property
     def remark(self) -> str:
-        """Return the first and last values."""
-        first, last = (b / 2**20 for b in self.own_bytes)
-        files = f"{self.descriptors[0]} to {self.descriptors[1]}"
-        return f"open files {files}; MiB {first:.0f} to {last:.0f}"
+        """Return a line per role: the first values, the largest and the last."""
+        return "\n  ".join(f"{role}, {held}" for role, held in self.roles.items())
+
+
+class WireBytes(Invariant):
+    """While nothing is disturbed, little more goes to the other node than the vectors themselves.
+
+    Bytes and vectors are compared from one moment at which no vector is under way to another. They
+    are those of this node's TCP connections, without what TCP and IP add themselves.
+    """
+
+    name = "I15 bytes on the wire"
+
+    def __init__(self, vector_bytes: int) -> None:
+        super().__init__()
+        self._vector_bytes = vector_bytes
+        self.bytes = self.vectors = 0
+        self.calm_s = 0.0
+        self._before: tuple[int, int] | None = None
+        self._idle: tuple[int, int] | None = None
+
+    def observe(self, passed_s: float, *, calm: bool, forwarded: int, sent: int) -> None:
+        """Check the totals: `forwarded` bytes, and `sent` vectors."""
+        now, before = (forwarded, sent), self._before
+        self._before = now if calm else None
+        if not calm or before is None:
+            self._idle = None
+            return
+        self.calm_s += passed_s
+        moved = forwarded - before[0]
+        if sent != before[1] or moved > max(TEXT_BYTES_PER_S, self._vector_bytes // 100):
+            return
+        if self._idle is not None:
+            self.bytes += forwarded - self._idle[0]
+            self.vectors += sent - self._idle[1]
+            most = WIRE_SHARE * self.payload + self._slack
+            expected = f"at most {most:,.0f} for {self.vectors:,} vectors of {self._vector_bytes:,}"
+            self.hold(self.bytes <= most, expected, f"{self.bytes:,}")
+        self._idle = now
+
+    @property
+    def payload(self) -> int:
+        """Bytes of the vectors that were sent."""
+        return self.vectors * self._vector_bytes
+
+    @property
+    def _slack(self) -> float:
+        return 2 * self._vector_bytes + TEXT_BYTES_PER_S * self.calm_s
+
+    @property
+    def remark(self) -> str:
+        """Return their ratio."""
+        share = f"{self.bytes / self.payload:.4f}" if self.vectors else "unknown"
+        return (
+            f"{share} of the vectors' own, of {self.vectors:,} in {self.calm_s:.0f} s; bound "
+            f"{WIRE_SHARE:g}, {TEXT_BYTES_PER_S // 1024} KiB/s of other messages and 2 vectors"
+        )
 
 
 class OtherWhole(Invariant):

@@ -1,7 +1,8 @@
 """Link watch: observes the link to the second node and that node, and checks their invariants.
 
     Link, LinkView, SecondNode, open faults --every tick--> CutNoticed, VectorsArrive, NoneRefused,
-                                                            OtherRuns
+                                                            OtherRuns, MachineReturns, WireBytes
+    bridges, the other supervisor      --at intervals-----> BothFlat
 
 Runs in the supervisor, in runs on two machines only.
 """
@@ -10,18 +11,20 @@ from __future__ import annotations
 
 import time
 
+from galamp.gossip.cluster.wire import FLOAT32, NUMBER_BYTES
 from galamp.tools.chaos import procfs
 from galamp.tools.chaos.clock import Clock
 from galamp.tools.chaos.injector import Injector
 from galamp.tools.chaos.invariants import USUAL_GAPS, Invariant
 from galamp.tools.chaos.link import LinkView
 from galamp.tools.chaos.link_invariants import (
-    BridgeFlat,
+    BothFlat,
     CutNoticed,
     MachineReturns,
     NoneRefused,
     OtherRuns,
     VectorsArrive,
+    WireBytes,
 )
 from galamp.tools.chaos.schedule import MACHINE, Kind
 from galamp.tools.chaos.second_node import SecondNode
@@ -45,14 +48,17 @@ class LinkWatch:
         self._rounds = gossip.gossip_every * gossip.nodes_every
         self.noticed, self.arriving = CutNoticed(), VectorsArrive(second.busy)
         self.none_refused, self.other = NoneRefused(), OtherRuns()
-        self.flat = BridgeFlat(supervisor.run_layout.arrays["parameters0"][0].nbytes)
+        numbers = supervisor.run_layout.arrays["parameters0"][0].size
+        wire = supervisor.run_layout.plan.config.cluster.wire
+        self.flat = BothFlat(numbers * NUMBER_BYTES[FLOAT32])
+        self.wire = WireBytes(numbers * NUMBER_BYTES[wire])
 
     @property
     def invariants(self) -> list[Invariant]:
         """All of them, in order."""
         return [
             *(self.noticed, self.arriving, self.none_refused, self.other, self.flat),
-            self.returning,
+            *(self.returning, self.wire),
         ]
 
     def set_usual_turn(self, usual_turn_s: float) -> None:
@@ -61,10 +67,16 @@ class LinkWatch:
         self.arriving.bound_s = max(self.arriving.bound_s, bound_s)
 
     def weigh(self) -> None:
-        """Compare what the second node's bridge holds with the first time; no fault is open."""
-        pid = self._second.bridge
-        if pid is not None:
-            self.flat.observe(pid, procfs.descriptors(pid), procfs.own_bytes(pid))
+        """Compare what bridges and the other supervisor hold with before; no fault is open."""
+        bridge = self._children.bridge
+        processes = {
+            "bridge": None if bridge is None else bridge.pid,
+            "the other machine's bridge": self._second.bridge,
+            "the other machine's supervisor": self._second.supervisor,
+        }
+        for role, pid in processes.items():
+            if pid is not None and (own_bytes := procfs.own_bytes(pid)):
+                self.flat.observe(role, pid, procfs.descriptors(pid), own_bytes)
 
     def check(self, passed_s: float) -> None:
         """Check all; `passed_s`: since the last time, without pauses of this machine."""
@@ -80,6 +92,9 @@ class LinkWatch:
         self.arriving.observe(passed_s, whole=link.whole, received=received, hit=hit)
         self.none_refused.observe(received + view.received_there, view.refused + view.other.refused)
         self.other.observe(self._second.stopped)
+        if link.count():
+            calm = not self._injector.open and link.whole and view.present
+            self.wire.observe(passed_s, calm=calm, forwarded=link.answered, sent=view.sent)
 
     @property
     def descriptors(self) -> int:

@@ -147,9 +147,10 @@ class InvariantMonitor:
         """Set the usual duration of a turn, once the warm-up is over."""
         self.turning.bound_s = max(MIN_GAP_S, USUAL_GAPS * usual_turn_s)
         if self._link is not None:
-            self.turning.pause_s = PAUSE_S * self._link.busy + usual_turn_s
+            busy, pause_s = self._link.busy, PAUSE_S * self._link.busy + usual_turn_s
+            self.turning.pause_s = self.turning.untold_pause_s = pause_s
             if self._bounded:  # they wait at their bound until the lease has passed
-                self.turning.pause_s += LEASE_S * self._link.busy
+                self.turning.untold_pause_s += LEASE_S * busy
             self._link.set_usual_turn(usual_turn_s)
 
     def tick(self, now_s: float) -> None:
@@ -217,13 +218,15 @@ class InvariantMonitor:
     def _seen(self, learner: Child) -> LearnerSeen:
         group = [learner, *self._children.simulators_of(learner.rank)]
         hit = [child for injected in self._injector.open for child in injected.children]
-        away = any(each.fault.role in (LINK, MACHINE) for each in self._injector.open)
+        roles = {each.fault.role for each in self._injector.open}
+        away = not roles.isdisjoint((LINK, MACHINE))
         return LearnerSeen(
             turns=learner.row["turns"],
             expected=all(child.has_process or child.given_up for child in group),
             hit=any(child in group for child in hit),
             others_hit=away or any(child not in group for child in hit),
             away=away and not hit,
+            untold=LINK in roles,
         )
 
     def _check_vector(self) -> None:

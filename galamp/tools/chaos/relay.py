@@ -1,13 +1,14 @@
 """Relay: a process between two nodes that forwards their connections, and disturbs them when told.
 
     node --connects--> Relay --connects--> 127.0.0.1:PORT, where the other node listens
-    standard input: pass, cut, delay SECONDS, slow BYTES_PER_S, reset; its end ends the relay
+    standard input: pass, cut, delay SECONDS, slow BYTES_PER_S, reset, count; its end ends the relay
+    standard output: the port at which it listens; for `count`, bytes that went back to who connects
 
-`python -m galamp.tools.chaos.relay PORT` prints the port at which it listens. It needs no right
-that a user may lack, as network namespaces and traffic control do, and TLS goes through it. While
-it is cut, nothing is read or written, and no end of a connection is passed on: as with a broken
-cable, nobody is told anything. One difference remains: what is in the kernel's buffers counts as
-sent. One thread; it waits for nobody but the kernel.
+`python -m galamp.tools.chaos.relay PORT` needs no right that a user may lack, as network namespaces
+and traffic control do, and TLS goes through it. While it is cut, nothing is read or written, and no
+end of a connection is passed on: as with a broken cable, nobody is told anything. One difference
+remains: what is in the kernel's buffers counts as sent. One thread; it waits for nobody but the
+kernel.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Direction:
         self.source, self.sink, self._mode = source, sink, mode
         self._waiting = deque[tuple[float, bytes]]()
         self._bytes, self._due_s = 0, 0.0
+        self.forwarded = 0
+        """Bytes that have gone to the sink."""
         self.ended = self.over = False
         """Whether the source has ended, and whether the sink was told."""
 
@@ -90,12 +93,13 @@ class Direction:
             return
         sent = self.sink.send(chunk)
         self._bytes -= sent
+        self.forwarded += sent
         if sent < len(chunk):
             self._waiting.appendleft((due_s, chunk[sent:]))
 
 
 Pair = tuple[Direction, Direction]
-"""Both directions of a connection."""
+"""Both directions of a connection: to the target, and back."""
 
 
 class Relay:
@@ -108,6 +112,12 @@ class Relay:
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         self._pairs: list[Pair] = []
+        self._ended_bytes = 0
+
+    @property
+    def answered(self) -> int:
+        """Bytes that were forwarded from the target to those who connect."""
+        return self._ended_bytes + sum(answers.forwarded for _, answers in self._pairs)
 
     def close(self) -> None:
         """Break all connections, and listen no more."""
@@ -153,7 +163,7 @@ class Relay:
             self._break(pair)
         else:
             if all(each.over for each in pair):
-                self._pairs.remove(pair)
+                self._remove(pair)
                 for each in pair:
                     each.source.close()
 
@@ -172,9 +182,13 @@ class Relay:
             self._pairs.append((Direction(near, far, mode), Direction(far, near, mode)))
 
     def _break(self, pair: Pair) -> None:
-        self._pairs.remove(pair)
+        self._remove(pair)
         for each in pair:
             _reset(each.source)
+
+    def _remove(self, pair: Pair) -> None:
+        self._pairs.remove(pair)
+        self._ended_bytes += pair[1].forwarded
 
 
 def _reset(connection: socket.socket) -> None:
@@ -195,7 +209,10 @@ def main(port: int) -> None:
                 return
             *lines, rest = (rest + read).split(b"\n")
             for line in lines:
-                relay.obey(line.decode())
+                if line == b"count":
+                    print(relay.answered, flush=True)
+                else:
+                    relay.obey(line.decode())
 
 
 if __name__ == "__main__":

@@ -100,6 +100,11 @@ class SecondNode:
         return "" if self.link.running else "the relay between both has ended"
 
     @property
+    def supervisor(self) -> int | None:
+        """Process id of its supervisor; None while it is away."""
+        return None if self.away else self._program.session
+
+    @property
     def bridge(self) -> int | None:
         """Process id of its bridge; None while there is none."""
         return next(iter(titled(self._program.session, f"galamp: {BRIDGE}")), None)
