@@ -30,7 +30,7 @@ class Replayable(NamedTuple):
     first: Tensor
     start: Tensor
     complete: Tensor
-    """[n] bool: those that have acted at every step."""
+    """[n] bool: those whose states are kept, and have acted at every step of their episodes."""
 
 
 class StateDrift:
@@ -57,11 +57,15 @@ class StateDrift:
     def keep(self, rollout: Rollout) -> None:
         """Keep a rollout, whose update has not begun."""
         some = slice(0, MAX_ENVS)
+        valid, first = rollout.valid[:, some], rollout.first[:, some]
+        # A step that resets is invalid, and the state is forgotten after it, here and in a replay.
+        # What begins an episode in the next rollout starts that from zero, whatever is kept.
+        acted = valid[:-1] | (first[1:-1] & valid[1:])
         self._last = Replayable(
             rollout.observations[:-1, some].clone(),
-            rollout.first[:-1, some].clone(),
+            first[:-1].clone(),
             self._forward.start[some].clone(),
-            rollout.valid[:, some].all(0),
+            acted.all(0) & valid[-1] & ~first[-1],
         )
 
     def rescale(self, change: Callable[[Tensor], Tensor]) -> None:

@@ -29,14 +29,17 @@ from galamp.core.machine.memory import available_bytes
 from galamp.storage.canonical_json import need, need_count
 from galamp.storage.checkpoint_format import (
     MANIFEST,
+    MEAN,
     SEQUENCE_LIMIT,
     Checkpoint,
     Files,
     LearnerState,
+    MeanState,
     format_files,
     format_manifest,
     learner_file,
     parse_learner,
+    parse_mean,
     read_file,
     read_manifest,
     read_state,
@@ -53,6 +56,7 @@ __all__ = [
     "Found",
     "Identity",
     "LearnerState",
+    "MeanState",
     "find",
     "linked",
     "load",
@@ -118,7 +122,11 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load(
-    path: Path, *, expected: Identity | None = None, learners: Sequence[int] | None = None
+    path: Path,
+    *,
+    expected: Identity | None = None,
+    learners: Sequence[int] | None = None,
+    mean: bool = False,
 ) -> Checkpoint:
     """Read one checkpoint's folder, every byte of it verified.
 
@@ -126,6 +134,7 @@ def load(
         path: the checkpoint's folder, or a link to it, which on some disks is a file.
         expected: the identity that it must have; compared before any tensor is read.
         learners: ranks whose tensors are returned (default: all); the others are only verified.
+        mean: whether the mean over all nodes is returned, if there is one; else only verified.
 
     Raises:
         CheckpointError: one line naming the file and its error.
@@ -139,7 +148,11 @@ def load(
         need(not missing, f"it has no learner {missing[:3]}, but 0 to {len(entries) - 1}")
         wanted = entries if learners is None else learners
         tensors = len(checkpoint.identity.layout)
-        _need_memory([files[learner_file(rank)][0] for rank in entries if rank in wanted], tensors)
+        found = checkpoint.mean
+        takes_mean = mean and found is not None
+        read = [learner_file(rank) for rank in entries if rank in wanted] + [MEAN] * takes_mean
+        what = f"{len(read) - takes_mean} learners{' and the mean of all machines' * takes_mean}"
+        _need_memory([files[file][0] for file in read], tensors, what)
         states = []
         for rank, entry in entries.items():
             file = learner_file(rank)
@@ -148,7 +161,13 @@ def load(
                 states.append(parse_learner(content, file, checkpoint.identity, entry))
             else:
                 verify_file(folder, file, *files[file])
-    return dataclasses.replace(checkpoint, learners=tuple(states))
+        if found is not None and takes_mean:
+            content = read_file(folder, MEAN, *files[MEAN])
+            found = parse_mean(content, checkpoint.identity, found)
+        elif found is not None:
+            verify_file(folder, MEAN, *files[MEAN])
+            found = None
+    return dataclasses.replace(checkpoint, learners=tuple(states), mean=found)
 
 
 def read_identity(path: Path) -> Identity:
@@ -302,8 +321,10 @@ def too_large(needed: int) -> str | None:
     return f"{needed / 2**20:,.0f} MiB of memory, {free / 2**20:,.0f} MiB are free"
 
 
-def _need_memory(sizes: Sequence[int], tensors: int) -> None:
-    """Refuse learners whose files, of these sizes in bytes, do not all fit into memory.
+def _need_memory(sizes: Sequence[int], tensors: int, what: str) -> None:
+    """Refuse files, of these sizes in bytes, that do not all fit into memory.
+
+    `what` names their content.
 
     Parsing a file takes twice its size more, and each of its `tensors` some bytes. Nothing is read
     before: a sparse file takes no disk space from its sender.
@@ -312,7 +333,7 @@ def _need_memory(sizes: Sequence[int], tensors: int) -> None:
         return
     taken = [size + TENSOR_BYTES * tensors for size in sizes]
     large = too_large(sum(taken) + 2 * max(taken))
-    need(large is None, f"its {len(sizes)} learners take {large}")
+    need(large is None, f"its {what} take {large}")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@
     learner-<rank>.safetensors   parameters.<name> float32, optimizer.<name> float32 [P] or
                                  shorter, generator uint8, where P counts the parameters; and
                                  normaliser float64, in runs that have one
+    mean.safetensors             parameters.<name> float32: of the learners of all nodes, in runs
+                                 on several
     state.json                   identity, config, progress, and what each learner's file must hold
     MANIFEST.json                written last: size and SHA-256 of each file, its own digest, and
                                  the sequence: number of the save in this folder
@@ -50,6 +52,7 @@ from galamp.storage.identity import Identity
 
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"
+MEAN = "mean.safetensors"
 FORMAT = "galamp checkpoint"
 VERSION = 1
 
@@ -57,7 +60,7 @@ VERSION = 1
 HEADER_LIMIT_BYTES = 1_000_000
 LEARNER_LIMIT_BYTES = 2**31
 GENERATOR_LIMIT_BYTES = 2**16
-LEARNER_LIMIT = 1024
+LEARNER_LIMIT, LEARNERS_OF_ALL_NODES_LIMIT = 1024, 2**20
 SEQUENCE_LIMIT = 2**53
 """No run saves this often; a larger number in a file would leave no higher one for the next save.
 """
@@ -91,6 +94,16 @@ class LearnerState:
 
 
 @dataclass(frozen=True)
+class MeanState:
+    """Mean of the learners of all nodes, as one node has them."""
+
+    parameters: dict[str, npt.NDArray[np.float32]]
+    """By name, in standard PyTorch layout."""
+    learners: int
+    """Number of learners that it is of."""
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """State of a run at one moment."""
 
@@ -99,6 +112,8 @@ class Checkpoint:
     progress: dict[str, Any]
     """JSON values; `agent_steps` must be among them and names the folder."""
     learners: tuple[LearnerState, ...]
+    mean: MeanState | None = None
+    """Of runs on several nodes, where this one saves it; None as well where it was not read."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,13 @@ class LearnerEntry:
 
 
 @dataclass(frozen=True)
+class MeanEntry:
+    """What the state says of the mean over all nodes."""
+
+    learners: Annotated[int, Range(1, LEARNERS_OF_ALL_NODES_LIMIT)]
+
+
+@dataclass(frozen=True)
 class _State:
     """state.json."""
 
@@ -122,6 +144,7 @@ class _State:
     config: dict[str, Any]
     progress: dict[str, Any]
     learners: tuple[LearnerEntry, ...]
+    mean: MeanEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +183,9 @@ def format_files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
         "progress": checkpoint.progress,
         "learners": entries,
     }
+    if checkpoint.mean is not None:
+        yield MEAN, _format_mean(checkpoint.mean, checkpoint.identity)
+        state["mean"] = asdict(MeanEntry(checkpoint.mean.learners))
     yield STATE, encode(state)
 
 
@@ -185,6 +211,14 @@ def _format_learner(learner: LearnerState, identity: Identity, entry: LearnerEnt
     return format_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
 
 
+def _format_mean(mean: MeanState, identity: Identity) -> bytes:
+    tensors: dict[str, npt.NDArray[Any]] = {
+        f"parameters.{name}": value for name, value in mean.parameters.items()
+    }
+    _check_tensors(tensors, MEAN, _parameter_specs(identity))
+    return format_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+
+
 # --- reading ---
 
 
@@ -206,7 +240,10 @@ def read_manifest(folder: int) -> tuple[int, Files]:
 
 
 def read_state(folder: int, files: Files) -> tuple[Checkpoint, dict[int, LearnerEntry]]:
-    """Return the checkpoint without its learners, and what each learner's file must hold."""
+    """Return the checkpoint without its learners, and what each learner's file must hold.
+
+    Its mean, if it has one, is without parameters.
+    """
     size, digest = files.get(STATE, (0, ""))
     need(size <= JSON_LIMIT_BYTES, f"{STATE} is larger than {JSON_LIMIT_BYTES} bytes")
     document = parse(STATE, read_file(folder, STATE, size, digest))
@@ -216,22 +253,27 @@ def read_state(folder: int, files: Files) -> tuple[Checkpoint, dict[int, Learner
     good = 1 <= len(state.learners) <= LEARNER_LIMIT
     need(good, f"{STATE}: expected 1 to {LEARNER_LIMIT} learners")
     entries = {entry.rank: entry for entry in state.learners}
-    expected = {STATE, *map(learner_file, entries)}
+    expected = {STATE, *map(learner_file, entries), *([MEAN] if state.mean else [])}
     good = len(entries) == len(state.learners) and set(files) == expected
     need(good, f"{MANIFEST} and {STATE} name different files")
     for rank, entry in entries.items():
         names = entry.optimizer
         good = len(set(names)) == len(names) <= 8 and all(map(is_tensor_name, names))
         need(good, "unexpected optimizer state")
-        _check_size(files[learner_file(rank)][0], rank, _tensor_specs(identity, entry))
-    return Checkpoint(identity, state.config, state.progress, ()), entries
+        file = learner_file(rank)
+        _check_size(files[file][0], file, _tensor_specs(identity, entry))
+    mean = None
+    if state.mean is not None:
+        _check_size(files[MEAN][0], MEAN, _parameter_specs(identity))
+        mean = MeanState({}, state.mean.learners)
+    return Checkpoint(identity, state.config, state.progress, (), mean), entries
 
 
-def _check_size(size: int, rank: int, specs: TensorSpecs) -> None:
+def _check_size(size: int, file: str, specs: TensorSpecs) -> None:
     """Compare a file's size with its tensors, before memory is allocated for it."""
     least = 8 + sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in specs.values())
     good = least < size <= min(least + HEADER_LIMIT_BYTES, LEARNER_LIMIT_BYTES)
-    need(good, f"{learner_file(rank)} has {size} bytes, its tensors need {least}")
+    need(good, f"{file} has {size} bytes, its tensors need {least}")
 
 
 def read_file(folder: int, name: str, size: int, digest: str) -> bytes:
@@ -274,28 +316,49 @@ def parse_learner(
     content: bytes, file: str, identity: Identity, entry: LearnerEntry
 ) -> LearnerState:
     """Return the state of the learner that `entry` describes."""
-    header_bytes = int.from_bytes(content[:8], "little")
-    need(header_bytes <= HEADER_LIMIT_BYTES, f"{file}: its header is too large")
-    try:
-        tensors = parse_tensors(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{file}: {str(error)[:200]!r}") from None
-    specs = _tensor_specs(identity, entry)
-    _check_tensors(tensors, file, specs)
-    # Copied, since the parser's arrays are read-only.
-    parameters = {name: tensors[f"parameters.{name}"].copy() for name, _ in identity.layout}
+    tensors = _parse(content, file, _tensor_specs(identity, entry))
+    parameters = _parameters(tensors, identity)
     optimizer = {name: tensors[f"optimizer.{name}"].copy() for name in entry.optimizer}
     generator = tensors["generator"].copy()
     normaliser = tensors[NORMALISER].copy() if entry.normaliser else np.zeros(0)
     return LearnerState(entry.rank, parameters, optimizer, entry.counters, generator, normaliser)
 
 
+def parse_mean(content: bytes, identity: Identity, mean: MeanState) -> MeanState:
+    """Return the mean, with its parameters."""
+    tensors = _parse(content, MEAN, _parameter_specs(identity))
+    return MeanState(_parameters(tensors, identity), mean.learners)
+
+
+def _parse(content: bytes, file: str, specs: TensorSpecs) -> dict[str, npt.NDArray[Any]]:
+    """Return the tensors of a file, which must be those of `specs`."""
+    header_bytes = int.from_bytes(content[:8], "little")
+    need(header_bytes <= HEADER_LIMIT_BYTES, f"{file}: its header is too large")
+    try:
+        tensors = parse_tensors(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{file}: {str(error)[:200]!r}") from None
+    _check_tensors(tensors, file, specs)
+    return tensors
+
+
+def _parameters(
+    tensors: dict[str, npt.NDArray[Any]], identity: Identity
+) -> dict[str, npt.NDArray[np.float32]]:
+    # Copied, since the parser's arrays are read-only.
+    return {name: tensors[f"parameters.{name}"].copy() for name, _ in identity.layout}
+
+
 # --- both ---
+
+
+def _parameter_specs(identity: Identity) -> TensorSpecs:
+    return {f"parameters.{name}": ("float32", shape) for name, shape in identity.layout}
 
 
 def _tensor_specs(identity: Identity, entry: LearnerEntry) -> TensorSpecs:
     specs: TensorSpecs = {"generator": ("uint8", (entry.generator_bytes,))}
-    specs |= {f"parameters.{name}": ("float32", shape) for name, shape in identity.layout}
+    specs |= _parameter_specs(identity)
     state = entry.optimizer
     sizes = state if isinstance(state, dict) else dict.fromkeys(state, identity.num_parameters)
     # No more than a list of as many could ask for: memory for all is taken by the parameters.

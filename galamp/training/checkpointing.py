@@ -10,6 +10,7 @@ by the supervisor itself.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import threading
 import time
@@ -27,14 +28,25 @@ from galamp.core.errors import CheckpointError, GalampError
 from galamp.memory.learner_state import STATE_COUNTERS, State, newest_common_turn, save_every_turns
 from galamp.memory.versioned_slots import Header
 from galamp.storage import checkpoint as checkpoints
-from galamp.storage.checkpoint import Checkpoint, CheckpointNotWritten, Identity, LearnerState
+from galamp.storage.checkpoint import (
+    Checkpoint,
+    CheckpointNotWritten,
+    Identity,
+    LearnerState,
+    MeanState,
+)
 from galamp.storage.links import BEST, LATEST
 from galamp.supervision.layout import RunLayout
 from galamp.telemetry.recorder import SESSIONS, STEPS_ELSEWHERE
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
+from galamp.training.mean_of_nodes import MeanOfNodes
 
 MIN_KEPT = 2
 """Number of checkpoints that are kept even if the disk then has no room for another one."""
+
+
+Mean = Callable[[], MeanState | None]
+"""Takes the mean of the learners of all nodes, if this one is to save it."""
 
 
 class Written(NamedTuple):
@@ -82,6 +94,7 @@ class Saver:
         self._best_return = float("-inf")
         self._by_evaluation = run_layout.plan.config.evaluation.eval_every is not None
         self._excluded: set[int] = set()
+        self._nodes = MeanOfNodes(run_layout)
         self._reported_links: set[str] = set()
         """Links whose failure to move was reported."""
         self.written = 0
@@ -135,6 +148,7 @@ class Saver:
 
     def poll(self, progress: Callable[[], dict[str, Any]]) -> None:
         """Once every learner has saved, gather the states and start to write."""
+        self._nodes.follow(time.monotonic())
         if self._requested is None:
             return
         if any(map(self._is_awaited, range(self._run_layout.count))):
@@ -145,8 +159,9 @@ class Saver:
             # One learner has saved again meanwhile; in lock-step all states must be of one turn.
             self.request()
             return
-        checkpoint = self._gather([f[0] for f in found if f is not None], progress())
-        if not self._write_aside(checkpoint):
+        states = [f[0] for f in found if f is not None]
+        checkpoint = self._gather(states, progress())
+        if not self._write_aside(checkpoint, self._mean(states, ends=False)):
             self._log_event(
                 "checkpoint not written, training goes on: no room for another thread "
                 "(ulimit -u, or pids.max of the control group)"
@@ -197,8 +212,9 @@ class Saver:
             # The saved counters of a learner that has just died may be behind its row.
             states = [state._replace(counters=self._counted(r)) for r, state in enumerate(states)]
         self.last = self._gather(states, progress)
-        if not self._write_aside(self.last):
-            self._write(self.last)  # in this thread: nothing waits for it any more
+        mean = self._mean(states, ends=True)
+        if not self._write_aside(self.last, mean):
+            self._write(self.last, mean)  # in this thread: nothing waits for it any more
         self._wait(until_s, give_up)
         if self.busy:
             self._log_event("the last checkpoint was not written in time; an earlier one is whole")
@@ -220,9 +236,9 @@ class Saver:
                 return
             self._writer.join(0.05)
 
-    def _write_aside(self, checkpoint: Checkpoint) -> bool:
+    def _write_aside(self, checkpoint: Checkpoint, mean: Mean) -> bool:
         """Write a checkpoint in a thread; returns whether the thread could start."""
-        writer = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
+        writer = threading.Thread(target=self._write, args=(checkpoint, mean), daemon=True)
         try:
             writer.start()
         except RuntimeError:  # process limits count threads, too
@@ -245,8 +261,23 @@ class Saver:
         progress["agent_steps"] += sum(progress.get(STEPS_ELSEWHERE, ()))
         return Checkpoint(self._identity, self._config, progress, learners)
 
-    def _write(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, move the links, remove old checkpoints.
+    def _mean(self, states: list[State], *, ends: bool) -> Mean:
+        """Return what takes the mean over all nodes, in the writer thread: it copies vectors."""
+        elsewhere = self._nodes.elsewhere(time.monotonic(), ends=ends)
+        kept = [state for rank, state in enumerate(states) if rank not in self._excluded] or states
+        own = [state.tensors["parameters"] for state in kept]
+
+        def mean() -> MeanState | None:
+            found = None if elsewhere is None else elsewhere.mean(own)
+            if found is None:
+                return None
+            layout = self._run_layout.sketch.layout
+            return MeanState(parameters_of(found.vector, layout), found.learners)
+
+        return mean
+
+    def _write(self, checkpoint: Checkpoint, mean: Mean = lambda: None) -> None:
+        """Write a checkpoint, with the mean over all nodes; move the links, remove old checkpoints.
 
         Runs in the writer thread, if one could start. A written checkpoint counts, and old ones are
         removed, even if the links cannot be moved: resume and evaluation find the newest checkpoint
@@ -259,7 +290,7 @@ class Saver:
         if self._best_path is not None:
             self._best_path = folder / self._best_path.name
         try:
-            path = self._save(checkpoint)
+            path = self._save(dataclasses.replace(checkpoint, mean=mean()))
         except (GalampError, OSError) as error:
             self._log_event(f"checkpoint not written, training goes on: {error}")
             return
@@ -320,11 +351,17 @@ def common_turn(run_layout: RunLayout) -> int:
 def learner_state(rank: int, state: State, layout: tuple[Span, ...]) -> LearnerState:
     """Convert a saved state: parameters by name in PyTorch's layout, the rest unchanged."""
     tensors = dict(state.tensors)
-    flat = tensors.pop("parameters")
-    parameters = {span.name: _standard(flat, span) for span in layout}
+    parameters = parameters_of(tensors.pop("parameters"), layout)
     return LearnerState(
         rank, parameters, tensors, state.counters, state.generator, state.normaliser
     )
+
+
+def parameters_of(
+    flat: npt.NDArray[np.float32], layout: tuple[Span, ...]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the parameters of a flat vector by name, in PyTorch's layout."""
+    return {span.name: _standard(flat, span) for span in layout}
 
 
 def saved_state(learner: LearnerState, layout: tuple[Span, ...]) -> State:

@@ -244,7 +244,8 @@ class Evaluator:
 
 
 _OF_RESULT = (
-    "learner", "mean", "std", "standard_error", "episodes", "returns", "lengths", "truncated",
+    "learner", "mean_of", "mean", "std", "standard_error", "episodes", "returns", "lengths",
+    "truncated",
 )  # fmt: skip
 _OF_REPORT = ("seed", "num_envs", "protocol", "max_frames", "max_episode_steps", "greedy")
 

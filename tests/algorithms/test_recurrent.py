@@ -222,15 +222,17 @@ def random_rollout(algorithm: Algorithm, seed: int, steps: int = 6, envs: int = 
     """Episodes of a few steps, most of which the rollout's end cuts."""
     generator = torch.Generator().manual_seed(seed)
     observations = torch.randn(steps + 1, envs, INPUTS, generator=generator)
-    first = torch.rand(steps + 1, envs, generator=generator) < 0.1
+    first = torch.rand(steps + 1, envs, generator=generator) < 0.25
     first[0] = first[0] | (seed == 0)
+    first[2] &= ~first[1]
+    first[3:] &= ~first[2:-1]
     acts = [
         algorithm.act(observations[t], first[t], Place(t, slice(0, envs))) for t in range(steps)
     ]
     none = torch.zeros(steps, envs, dtype=torch.bool)
     rewards = torch.randn(steps, envs, generator=generator)
     actions = torch.stack([act.actions for act in acts])
-    return Rollout(observations, actions, rewards, none, none.clone(), ~none, first)
+    return Rollout(observations, actions, rewards, none, none.clone(), ~first[1:], first)
 
 
 class Drifts:
@@ -289,9 +291,12 @@ def test_the_staleness_is_the_mean_distance_of_states_that_are_computed_again() 
         states = start * ~last.first[step].unsqueeze(-1)
         with torch.no_grad():
             start = algorithm._model.step(last.observations[step], states)[2]  # type: ignore[attr-defined]
-    distances = (start - kept).norm(dim=-1)
+    distances = (start - kept).norm(dim=-1)[:MAX_ENVS]
+    goes_on = ~last.first[-1, :MAX_ENVS]
+    assert not goes_on.all(), "what an episode's end leaves is not used"
+    assert last.first[1:-1, :MAX_ENVS].any(), "there are resets, which are invalid steps"
     drifts.rollouts = 2
-    assert drifts() == pytest.approx(float(distances[:MAX_ENVS].mean()), rel=1e-4)
+    assert drifts() == pytest.approx(float(distances[goes_on].mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize("late", [0, 7])

@@ -17,22 +17,31 @@ from hypothesis import strategies as st
 from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint as ck
 from galamp.storage.canonical_json import encode
+from galamp.storage.checkpoint import MeanState
 from galamp.storage.identity import Identity
 from galamp.tools.evaluation.trained import read
 from tests.fuzz.bending import EDITS, bent_json, edited, examples, told_in_one_line
+from tests.support.checkpoints import learner as learner_state
 from tests.support.checkpoints import made, reseal, same
 
 CONFIG = {"seed": 1, "environment": {"env_id": "ALE/Pong-v5"}}
 LEARNERS = ("learner-0.safetensors", "learner-1.safetensors")
-FILES = (*LEARNERS, "state.json", "MANIFEST.json")
-NEWER = dataclasses.replace(made(200, seed=2), config=CONFIG)
+FILES = (*LEARNERS, "mean.safetensors", "state.json", "MANIFEST.json")
+OLDER, NEWER = (
+    dataclasses.replace(
+        made(steps, seed=seed),
+        config=CONFIG,
+        mean=MeanState(learner_state(7, seed).parameters, 4),
+    )
+    for steps, seed in ((100, 1), (200, 2))
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two checkpoints, of which tests bend the newer one."""
     folder = tmp_path_factory.mktemp("fuzz") / "checkpoints"
-    ck.save(folder, dataclasses.replace(made(), config=CONFIG))
+    ck.save(folder, OLDER)
     ck.save(folder, NEWER)
     return folder
 
@@ -52,7 +61,7 @@ def restored(folder: Path) -> Path:
 
 def same_or_told(path: Path) -> None:
     try:
-        loaded = ck.load(path)
+        loaded = ck.load(path, mean=True)
     except CheckpointError as error:
         told_in_one_line(error)
     else:
@@ -87,7 +96,7 @@ def test_files(thorough: Any, folder: Path) -> None:
         change(path, kind, name, second)
         same_or_told(path)
         found = ck.find(folder)
-        assert same(ck.load(found.path), NEWER) or found.path.name.endswith("100")
+        assert same(ck.load(found.path, mean=True), NEWER) or found.path.name.endswith("100")
 
     bent()
 
@@ -133,6 +142,7 @@ STATE = json.loads(
                 }
                 for learner in NEWER.learners
             ],
+            "mean": {"learners": 4},
         }
     )
 )

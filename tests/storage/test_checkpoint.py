@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from galamp.core.action_spec import DiscreteActions
 from galamp.core.errors import CheckpointError
@@ -25,6 +26,7 @@ from tests.support.checkpoints import (
     ROOT,
     learner,
     made,
+    made_of_all_nodes,
     reseal,
     same,
 )
@@ -109,6 +111,71 @@ def test_a_size_of_a_normaliser_that_cannot_be_is_refused(tmp_path: Path, size: 
     (path / "state.json").write_bytes(encode(state))
     reseal(path)
     with pytest.raises(CheckpointError, match="normaliser"):
+        ck.load(path)
+
+
+def test_the_mean_of_all_nodes_is_read_with_all_learners(tmp_path: Path) -> None:
+    """Where a checkpoint has one; others, as all old ones, do not name it."""
+    path = ck.save(tmp_path, made_of_all_nodes())
+    assert same(ck.load(path, expected=PONG, mean=True), made_of_all_nodes())
+    loaded = ck.load(path, mean=True).mean
+    assert loaded is not None
+    assert list(loaded.parameters) == [name for name, _ in LAYOUT]
+    assert ck.load(path).mean is None, "a resume has no use for it"
+    usual = ck.save(tmp_path / "usual", made())
+    assert "mean" not in json.loads((usual / "state.json").read_text())
+    damage = path / "mean.safetensors"
+    damage.write_bytes(damage.read_bytes()[:-1] + b"?")
+    for wanted in (None, [0], []):
+        with pytest.raises(CheckpointError, match=r"mean\.safetensors is damaged"):
+            ck.load(path, learners=wanted)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2**60, "5", None, True, [4]])
+def test_a_mean_of_a_number_of_learners_that_cannot_be_is_refused(
+    tmp_path: Path, count: object
+) -> None:
+    path = ck.save(tmp_path, made_of_all_nodes())
+    state = json.loads((path / "state.json").read_text())
+    state["mean"] = {"learners": count}
+    (path / "state.json").write_bytes(encode(state))
+    reseal(path)
+    with pytest.raises(CheckpointError, match="mean"):
+        ck.load(path)
+
+
+def test_a_mean_that_is_not_of_this_network_is_refused(tmp_path: Path) -> None:
+    mean = made_of_all_nodes().mean
+    assert mean is not None
+    fewer = {name: mean.parameters[name] for name in list(mean.parameters)[1:]}
+    other = dict(mean.parameters) | {LAYOUT[0][0]: np.zeros((2, 3), np.float32)}
+    for parameters in (fewer, other, {}):
+        wrong = dataclasses.replace(made(), mean=ck.MeanState(parameters, 4))
+        with pytest.raises(CheckpointNotWritten, match=r"mean\.safetensors"):
+            ck.save(tmp_path, wrong)
+    path = ck.save(tmp_path, made_of_all_nodes())
+    small = safetensors.numpy.save({f"parameters.{name}": v for name, v in fewer.items()})
+    (path / "mean.safetensors").write_bytes(small)
+    reseal(path)
+    with pytest.raises(CheckpointError, match=r"mean\.safetensors"):
+        ck.load(path, mean=True)
+
+
+@pytest.mark.parametrize("state", [True, False])
+def test_a_mean_that_one_file_names_and_the_other_does_not_is_refused(
+    tmp_path: Path, state: bool
+) -> None:
+    path = ck.save(tmp_path, made_of_all_nodes())
+    if state:
+        told = json.loads((path / "state.json").read_text())
+        del told["mean"]
+        (path / "state.json").write_bytes(encode(told))
+    else:
+        manifest = json.loads((path / "MANIFEST.json").read_text())
+        del manifest["files"]["mean.safetensors"]
+        (path / "MANIFEST.json").write_bytes(encode(manifest))
+    reseal(path)
+    with pytest.raises(CheckpointError, match="name different files"):
         ck.load(path)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,20 @@ from hypothesis import strategies as st
 from galamp.core.errors import CheckpointError
 from galamp.storage import checkpoint as ck
 from galamp.storage.canonical_json import encode
-from galamp.storage.checkpoint import LearnerState
-from tests.support.checkpoints import PONG, made, reseal, same
+from galamp.storage.checkpoint import Checkpoint, LearnerState
+from tests.support.checkpoints import PONG, made, made_of_all_nodes, reseal, same
+from tests.support.engine import also
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint for tests that put back what they change."""
-    return ck.save(tmp_path_factory.mktemp("shared"), made())
+    return ck.save(tmp_path_factory.mktemp("shared"), made_of_all_nodes())
 
 
-def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
-    path = ck.save(tmp_path, made())
+@pytest.mark.parametrize("content", [made, also(made_of_all_nodes)])
+def test_every_flipped_bit_is_noticed(content: Callable[[], Checkpoint], tmp_path: Path) -> None:
+    path = ck.save(tmp_path, content())
     for file in sorted(path.iterdir()):
         whole = file.read_bytes()
         for at in range(0, len(whole), max(1, len(whole) // 60)):
@@ -37,11 +40,12 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
                 with pytest.raises(CheckpointError, match=r"damaged|expected"):
                     ck.load(path)
         file.write_bytes(whole)
-    assert same(ck.load(path), made())
+    assert same(ck.load(path, mean=True), content())
 
 
-def test_every_truncation_is_noticed(tmp_path: Path) -> None:
-    path = ck.save(tmp_path, made())
+@pytest.mark.parametrize("content", [made, also(made_of_all_nodes)])
+def test_every_truncation_is_noticed(content: Callable[[], Checkpoint], tmp_path: Path) -> None:
+    path = ck.save(tmp_path, content())
     for file in sorted(path.iterdir()):
         whole = file.read_bytes()
         for length in {*range(0, len(whole), max(1, len(whole) // 25)), len(whole) - 1}:
@@ -67,9 +71,11 @@ def test_swapped_files_are_noticed(tmp_path: Path) -> None:
         ck.load(path)
 
 
-@pytest.mark.parametrize("target", ["learner-0.safetensors", "state.json", "MANIFEST.json"])
+@pytest.mark.parametrize(
+    "target", ["learner-0.safetensors", "mean.safetensors", "state.json", "MANIFEST.json"]
+)
 def test_links_and_pipes_are_not_followed(tmp_path: Path, target: str) -> None:
-    path = ck.save(tmp_path / "c", made())
+    path = ck.save(tmp_path / "c", made_of_all_nodes())
     (path / target).rename(tmp_path / "outside")
     (path / target).symlink_to(tmp_path / "outside")
     with pytest.raises(CheckpointError, match=f"{target} cannot be opened"):
@@ -172,7 +178,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
     max_leaves=8,
 )  # fmt: skip
-PLACES = [("identity",), ("learners",), ("identity", "layout"), ("learners", 0), ("progress",)]
+PLACES = [
+    ("identity",), ("learners",), ("identity", "layout"), ("learners", 0), ("progress",),
+    ("mean",), ("mean", "learners"),
+]  # fmt: skip
 
 
 @pytest.mark.real

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 
 from galamp.core.action_spec import DiscreteActions
 from galamp.storage.canonical_json import encode
-from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
+from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState, MeanState
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = (("body.0.weight", (3, 2)), ("body.0.bias", (3,)), ("head.bias", (1,)))
@@ -39,6 +40,11 @@ def made(steps: int = 100, seed: int = 1) -> Checkpoint:
     return Checkpoint(PONG, {"seed": 1}, progress, (learner(0, seed), learner(1, seed)))
 
 
+def made_of_all_nodes(learners: int = 4) -> Checkpoint:
+    """One that has the mean of the learners of all nodes as well."""
+    return dataclasses.replace(made(), mean=MeanState(learner(7, 1).parameters, learners))
+
+
 def same(a: Checkpoint, b: Checkpoint) -> bool:
     def plain(c: Checkpoint) -> Any:
         states = []
@@ -47,7 +53,9 @@ def same(a: Checkpoint, b: Checkpoint) -> bool:
             arrays |= {f"o.{n}": v for n, v in state.optimizer.items()} | {"g": state.generator}
             values = {n: (v.dtype.name, v.tolist()) for n, v in arrays.items()}
             states.append([state.rank, state.counters, values])
-        return json.dumps([c.identity.to_dict(), c.config, c.progress, states], sort_keys=True)
+        mean = c.mean and {n: v.tolist() for n, v in c.mean.parameters.items()}
+        whole = [c.identity.to_dict(), c.config, c.progress, states, mean]
+        return json.dumps([*whole, c.mean and c.mean.learners], sort_keys=True)
 
     return bool(plain(a) == plain(b))
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ import pytest
 from galamp.core import failpoints
 from galamp.gossip.cluster import GLOO, ZENOH
 from galamp.gossip.transport.publication import Publication
+from galamp.storage import checkpoint as checkpoints
+from galamp.storage.checkpoint import Checkpoint
 from galamp.storage.event_log import read_events
 from galamp.storage.gossip_log import GOSSIP, read_gossip
+from galamp.tools.evaluation.trained import MEAN, read
 from tests.gossip.test_ports import free_address
 from tests.support.engine import (
     DEADLINE_S,
@@ -282,6 +286,30 @@ def test_nodes_with_keys_mix_by_tls(tmp_path: Path) -> None:
     with two(tmp_path, secret=True) as folders:
         for folder in folders:
             until_mixing(folder)
+
+
+@pytest.mark.real
+def test_the_lowest_node_saves_the_mean_of_the_learners_of_all(tmp_path: Path) -> None:
+    def saved(folder: Path) -> list[Checkpoint]:
+        paths = sorted((folder / "checkpoints").glob("ckpt-*"))
+        return [checkpoints.load(path, mean=True) for path in paths]
+
+    def means(folder: Path) -> list[int]:
+        return [each.mean.learners for each in saved(folder) if each.mean is not None]
+
+    with two(tmp_path, both=["--checkpoint-every-s", 1, "--keep-checkpoints", 100]) as folders:
+        zero, one = folders
+        wait_for(lambda: 4 in means(zero), "a mean of all four")
+        wait_for(lambda: saved(one), "a checkpoint")
+        assert not means(one)
+    last_of_zero = saved(zero)[-1]
+    assert last_of_zero.mean is not None, "the first to be stopped has the others' still"
+    report = json.loads(galamp("eval", zero, "--which", "latest", "--episodes", 1, "--json").stdout)
+    assert [row["mean_of"] for row in report["results"]] == [last_of_zero.mean.learners]
+    trained = read(zero / "checkpoints" / "latest")
+    alone = replace(trained, checkpoint=replace(trained.checkpoint, mean=None))
+    whole, own = (list(each.parameters(MEAN).values()) for each in (trained, alone))
+    assert any((a != b).any() for a, b in zip(whole, own, strict=True))
 
 
 @pytest.mark.real

@@ -379,6 +379,16 @@ class TestInvariants:
         assert found(turning) == "none for 5.1 s"
         assert "while the link was disturbed 5.12 s, bound 5.0 s" in turning.remark
 
+    @pytest.mark.parametrize("link_first", [True, False])
+    def test_a_pause_is_judged_by_the_fault_it_is_for(self, link_first: bool) -> None:
+        """One fault is over, and the next one begins, before the learner has made a turn."""
+        turning = LearnersProgress(1, limit_s=60.0, bound_s=9.0)
+        turning.pause_s, turning.untold_pause_s = PAUSE_S, PAUSE_S + 3.0
+        for untold, pause_s in ((link_first, 1.5), (not link_first, 1.5), (link_first, 1.5)):
+            for _ in range(round(pause_s / 0.125)):
+                turning.observe(0.125, [LearnerSeen(1, others_hit=True, away=True, untold=untold)])
+        assert turning.breach is None
+
     @pytest.mark.parametrize("role", [LINK, MACHINE])
     def test_a_disturbed_link_or_machine_hits_others_than_the_learners(self, role: str) -> None:
         child = SimpleNamespace(rank=0, row={"turns": 5}, has_process=True, given_up=False)
@@ -455,50 +465,60 @@ class TestInvariants:
     def test_a_role_whose_processes_hold_more_and_more(self, same_process: bool) -> None:
         """Also where each process is flat, and every one begins with more than the last one."""
         pids = itertools.repeat(1) if same_process else itertools.count(1)
-        flat, leaking = BothFlat(2**20), BothFlat(2**20)
+        flat, leaking, six = BothFlat(), BothFlat(), 6 * 2**20
         for more in range(7):
-            flat.observe("bridge", next(pids), 20 + more, 50 * 2**20 + more)
-            flat.observe("supervisor", 9, 90, 400 * 2**20)
+            flat.observe("bridge", next(pids), 20 + more, 50 * 2**20 + more, six)
+            flat.observe("supervisor", 9, 90, 400 * 2**20, 0)
         assert flat.breach is None
-        flat.observe("bridge", next(pids), 27, 50 * 2**20)
+        flat.observe("bridge", next(pids), 27, 50 * 2**20, six)
         assert found(flat) == "27"
-        leaking.observe("bridge", next(pids), 20, 50 * 2**20)
-        leaking.observe("bridge", next(pids), 20, 78 * 2**20)
+        leaking.observe("bridge", next(pids), 20, 50 * 2**20, six)
+        leaking.observe("bridge", next(pids), 20, 78 * 2**20, six)
         assert leaking.breach is None, "six vectors may be under way"
-        leaking.observe("bridge", next(pids), 20, 79 * 2**20)
+        leaking.observe("bridge", next(pids), 20, 79 * 2**20, six)
         assert found(leaking) == "79 MiB"
-        leaking.observe("bridge", next(pids), 20, 60 * 2**20)
+        leaking.observe("bridge", next(pids), 20, 60 * 2**20, six)
         told = "in turn: open files 20 to 20, at most 20; MiB 50 to 60, at most 79"
         assert leaking.remark == f"bridge, {1 if same_process else 4} {told}"
 
-    def wired(self, wire: WireBytes, per_vector: int, *, text: int = 100) -> None:
-        """A hundred vectors of a million bytes, each in two parts, with quiet between them."""
-        forwarded = 0
+    def sends(self, wire: WireBytes, per_vector: int, *, pause_ticks: int) -> None:
+        """A hundred vectors of a million bytes, each in two parts, and texts in between."""
+        forwarded, half = 0, per_vector // 2
         for sent in range(1, 101):
-            for part, count in ((per_vector // 2, sent - 1), (per_vector - per_vector // 2, sent)):
+            for part, count in ((half, sent - 1), (per_vector - half, sent)):
                 forwarded += part
                 wire.observe(0.05, calm=True, forwarded=forwarded, sent=count)
-            for _ in range(8):
-                forwarded += text
+            for _ in range(pause_ticks):
+                forwarded += 100
                 wire.observe(0.05, calm=True, forwarded=forwarded, sent=sent)
 
-    @pytest.mark.parametrize(("per_vector", "holds"), [(1_015_000, True), (1_060_000, False)])
-    def test_more_bytes_than_those_of_the_vectors(self, per_vector: int, holds: bool) -> None:
-        wire = WireBytes(1_000_000)
-        self.wired(wire, per_vector)
+    @pytest.mark.parametrize(
+        ("pause_ticks", "per_vector", "holds"),
+        [(8, 1_015_000, True), (8, 1_060_000, False), (1, 1_015_000, True), (1, 1_200_000, False)],
+    )
+    def test_more_bytes_than_those_of_the_vectors(
+        self, pause_ticks: int, per_vector: int, holds: bool
+    ) -> None:
+        """Whether or not learners leave moments at which none is under way; else less exactly."""
+        wire = WireBytes(1_000_000, learners=1)
+        self.sends(wire, per_vector, pause_ticks=pause_ticks)
         assert (wire.breach is None) == holds
-        assert wire.vectors == 99, "counted from the first quiet moment on"
-        assert wire.bytes == 99 * (per_vector + 800) + 700
+        assert (wire.forced > 0) == (pause_ticks == 1)
+        assert wire.vectors > 50
+        if pause_ticks == 8:
+            assert wire.vectors == 99, "counted from the first quiet moment on"
+            assert wire.bytes == 99 * (per_vector + 800) + 500
+        assert f"of {wire.vectors}" in wire.remark
 
     def test_what_a_disturbed_link_carries_does_not_count(self) -> None:
-        wire = WireBytes(1_000_000)
+        wire = WireBytes(1_000_000, learners=1)
         for turn in range(50):
-            for calm in (False, True, True, True):
-                forwarded = 9_000_000 * (turn + 1) if not calm else 9_000_000 * (turn + 1) + 10
-                wire.observe(0.05, calm=calm, forwarded=forwarded, sent=turn)
+            wire.observe(1.0, calm=False, forwarded=9_000_000 * turn, sent=turn)
+            for _ in range(10):
+                wire.observe(0.05, calm=True, forwarded=9_000_000 * (turn + 1), sent=turn)
         assert (wire.vectors, wire.breach) == (0, None)
         assert wire.checks > 0
-        assert wire.remark.startswith("unknown of the vectors' own")
+        assert wire.remark.startswith("not measured")
 
     def test_a_second_machine_that_ends_or_has_failures(self) -> None:
         other, whole = OtherRuns(), OtherWhole()

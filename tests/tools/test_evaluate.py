@@ -44,7 +44,7 @@ from galamp.environments.names import list_games
 from galamp.environments.names import rom_name as rom
 from galamp.environments.protocols import resolve
 from galamp.storage import checkpoint as checkpoints
-from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState
+from galamp.storage.checkpoint import Checkpoint, Identity, LearnerState, MeanState
 from galamp.telemetry.display.streams import STARTING
 from galamp.telemetry.display.text import UNKNOWN
 from galamp.tools.evaluation import agent as agents
@@ -159,6 +159,19 @@ def test_mean_of_learners_is_the_average(cartpole: Path) -> None:
         expected = [sum(numbers) / 3 for numbers in zip(*flat, strict=True)]
         np.testing.assert_array_equal(value.ravel(), np.array(expected, np.float32))
         assert value.dtype == np.float32
+
+
+def test_of_several_nodes_the_mean_is_that_of_all(cartpole: Path) -> None:
+    trained = read(locate(cartpole).path)
+    parameters = {name: value + 1.0 for name, value in trained.parameters(MEAN).items()}
+    with_mean = dataclasses.replace(trained.checkpoint, mean=MeanState(parameters, 6))
+    whole = dataclasses.replace(trained, checkpoint=with_mean)
+    assert whole.parameters(MEAN) is parameters
+    for name, value in trained.parameters(1).items():
+        np.testing.assert_array_equal(whole.parameters(1)[name], value)
+    next(iter(parameters.values())).reshape(-1)[0] = np.nan
+    with pytest.raises(CheckpointError, match="the mean of all nodes has parameters that are not"):
+        whole.parameters(MEAN)
 
 
 @pytest.mark.parametrize("learner", [MEAN, 0, 2])
@@ -1287,7 +1300,10 @@ def test_interrupted_games_leave_nothing(
 
 def test_table_fits_a_narrow_terminal() -> None:
     games = [Game(12_345.0, 9_876, False), Game(100.0, 20, True), Game(33_333.0, 77, False)]
-    rows = [{"learner": n, **score(games, Reference(1.0, 9e4)).to_dict()} for n in (0, 10, "mean")]
+    rows = [
+        {"learner": n, "mean_of": 3, **score(games, Reference(1.0, 9e4)).to_dict()}
+        for n in (0, 10, "mean")
+    ]
     report = {
         "env_id": "ALE/Qbert-v5",
         "agent_steps": 50_000_000,

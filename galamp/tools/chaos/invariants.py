@@ -126,7 +126,7 @@ class LearnersProgress(Invariant):
         self.pause_s = self.untold_pause_s = math.inf
         """Bounds of pauses while only the other machine, or only the link, is disturbed."""
         self.longest_pause_s = self.longest_untold_s = 0.0
-        self._pause_s = [0.0] * learners
+        self._pause_s, self._untold = [0.0] * learners, [False] * learners
 
     def observe(self, passed_s: float, seen: Sequence[LearnerSeen]) -> None:
         """Check every learner, in order of rank."""
@@ -138,7 +138,9 @@ class LearnersProgress(Invariant):
             alone = each.expected and not each.hit
             if alone and each.others_hit:
                 self.longest_s = max(self.longest_s, self._still_s[rank])
-            paused = alone and each.away and not moved
+            same_cause = each.untold == self._untold[rank]
+            self._untold[rank] = each.untold
+            paused = alone and each.away and same_cause and not moved
             self._pause_s[rank] = self._pause_s[rank] + passed_s if paused else 0.0
             self._hold_pause(rank, each.untold)
             limit_s, found = self.bound_s if alone else self.limit_s, self._still_s[rank]

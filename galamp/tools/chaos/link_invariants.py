@@ -21,11 +21,14 @@ MIXES_S = 10.0
 
 RETURNS_S, LOAD_S = 10.0, 30.0
 """A machine mixes again so soon after its start; and its bridge is up, at the latest."""
-SOCKETS, VECTORS = 6, 6
-"""Connections of a bridge that may be about to begin or to end, and vectors that are under way."""
+SOCKETS = 6
+"""Connections of a bridge that may be about to begin or to end."""
 WIRE_SHARE, TEXT_BYTES_PER_S = 1.02, 2**14
 """Bytes that go to the other machine, as a share of the vectors' own; and those of all that is no
 vector, as who is there: it is the same for small networks, of which it would be a large share."""
+QUIET_S, FORCED_S, TEXT_BYTES = 0.15, 3.0, 2**12
+"""No vector is under way where so long nothing but a text has moved; how long that is waited for;
+and what may move meanwhile."""
 
 
 class CutNoticed(Invariant):
@@ -155,8 +158,12 @@ class OtherRuns(Invariant):
 
 @dataclass
 class Held:
-    """What processes of one role hold: at the first check, the most, and now."""
+    """What processes of one role hold: at the first check, the most, and now.
 
+    `room_bytes` is what such a process may hold for a while, as vectors that are under way.
+    """
+
+    room_bytes: int
     descriptors: list[int]
     own_bytes: list[int]
     processes: set[int]
@@ -182,18 +189,20 @@ class BothFlat(Invariant):
 
     name = "I13 bridges and the other machine leak nothing"
 
-    def __init__(self, vector_bytes: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._under_way = VECTORS * vector_bytes
         self.roles: dict[str, Held] = {}
 
-    def observe(self, role: str, pid: int, descriptors: int, own_bytes: int) -> None:
-        """Check open files and memory of the process that has this role now."""
-        held = self.roles.setdefault(role, Held([descriptors] * 3, [own_bytes] * 3, {pid}))
+    def observe(
+        self, role: str, pid: int, descriptors: int, own_bytes: int, room_bytes: int
+    ) -> None:
+        """Check open files and memory of the process that has this role now; see `Held`."""
+        new = Held(room_bytes, [descriptors] * 3, [own_bytes] * 3, {pid})
+        held = self.roles.setdefault(role, new)
         held.add(pid, descriptors, own_bytes)
         most = held.descriptors[0] + SOCKETS
         self.hold(descriptors <= most, f"{role}: at most {most} open files", str(descriptors))
-        most = round((1 + GROWTH) * held.own_bytes[0] + GROWTH_BYTES) + self._under_way
+        most = round((1 + GROWTH) * held.own_bytes[0] + GROWTH_BYTES) + held.room_bytes
         expected = f"{role}: at most {most / 2**20:.0f} MiB"
         self.hold(own_bytes <= most, expected, f"{own_bytes / 2**20:.0f} MiB")
 
@@ -206,38 +215,49 @@ class BothFlat(Invariant):
 class WireBytes(Invariant):
     """While nothing is disturbed, little more goes to the other node than the vectors themselves.
 
-    Bytes and vectors are compared from one moment at which no vector is under way to another. They
-    are those of this node's TCP connections, without what TCP and IP add themselves.
+    Bytes and vectors are compared from one moment at which no vector is under way to another; where
+    learners leave no such moment, from one end of `FORCED_S` to the next. They are those of this
+    node's TCP connections, without what TCP and IP add themselves.
     """
 
     name = "I15 bytes on the wire"
 
-    def __init__(self, vector_bytes: int) -> None:
+    def __init__(self, vector_bytes: int, learners: int) -> None:
         super().__init__()
-        self._vector_bytes = vector_bytes
-        self.bytes = self.vectors = 0
+        self._vector_bytes, self._learners = vector_bytes, learners
+        self._text_bytes = max(TEXT_BYTES, vector_bytes // 100)
+        self.bytes = self.vectors = self.forced = 0
         self.calm_s = 0.0
-        self._before: tuple[int, int] | None = None
-        self._idle: tuple[int, int] | None = None
+        self._last: tuple[int, int] | None = None
+        self._base: tuple[int, int] | None = None
+        self._quiet_s = self._since_s = 0.0
 
     def observe(self, passed_s: float, *, calm: bool, forwarded: int, sent: int) -> None:
-        """Check the totals: `forwarded` bytes, and `sent` vectors."""
-        now, before = (forwarded, sent), self._before
-        self._before = now if calm else None
-        if not calm or before is None:
-            self._idle = None
+        """Check the totals of `forwarded` bytes and `sent` vectors, `passed_s` after the last."""
+        now, last = (forwarded, sent), self._last
+        self._last = now if calm else None
+        if not calm or last is None:
+            self._base, self._quiet_s, self._since_s = None, 0.0, 0.0
             return
-        self.calm_s += passed_s
-        moved = forwarded - before[0]
-        if sent != before[1] or moved > max(TEXT_BYTES_PER_S, self._vector_bytes // 100):
+        moves = sent != last[1] or forwarded - last[0] > self._text_bytes
+        self._quiet_s = 0.0 if moves else self._quiet_s + passed_s
+        self._since_s += passed_s
+        forced = self._since_s >= FORCED_S
+        if self._quiet_s < QUIET_S and not forced:
             return
-        if self._idle is not None:
-            self.bytes += forwarded - self._idle[0]
-            self.vectors += sent - self._idle[1]
-            most = WIRE_SHARE * self.payload + self._slack
-            expected = f"at most {most:,.0f} for {self.vectors:,} vectors of {self._vector_bytes:,}"
-            self.hold(self.bytes <= most, expected, f"{self.bytes:,}")
-        self._idle = now
+        self.forced += forced and self._quiet_s < QUIET_S
+        if self._base is not None:
+            self._compare(forwarded - self._base[0], sent - self._base[1])
+        self._base, self._since_s = now, 0.0
+
+    def _compare(self, forwarded: int, sent: int) -> None:
+        self.calm_s += self._since_s
+        self.bytes += forwarded
+        self.vectors += sent
+        most = WIRE_SHARE * self.payload + TEXT_BYTES_PER_S * self.calm_s
+        most += self._learners * (1 + self.forced) * self._vector_bytes
+        expected = f"at most {most:,.0f} for {self.vectors:,} vectors of {self._vector_bytes:,}"
+        self.hold(self.bytes <= most, expected, f"{self.bytes:,}")
 
     @property
     def payload(self) -> int:
@@ -245,16 +265,14 @@ class WireBytes(Invariant):
         return self.vectors * self._vector_bytes
 
     @property
-    def _slack(self) -> float:
-        return 2 * self._vector_bytes + TEXT_BYTES_PER_S * self.calm_s
-
-    @property
     def remark(self) -> str:
         """Return their ratio."""
-        share = f"{self.bytes / self.payload:.4f}" if self.vectors else "unknown"
+        if not self.vectors:
+            return "not measured: no vector was sent while nothing was disturbed"
         return (
-            f"{share} of the vectors' own, of {self.vectors:,} in {self.calm_s:.0f} s; bound "
-            f"{WIRE_SHARE:g}, {TEXT_BYTES_PER_S // 1024} KiB/s of other messages and 2 vectors"
+            f"{self.bytes / self.payload:.4f} of the vectors' own, of {self.vectors:,} in "
+            f"{self.calm_s:.0f} s; bound {WIRE_SHARE:g}, {TEXT_BYTES_PER_S // 1024} KiB/s of other "
+            f"messages and {self._learners * (1 + self.forced)} vectors"
         )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 
 from galamp.gossip.cluster.wire import FLOAT32, NUMBER_BYTES
+from galamp.storage.checkpoint import FLOAT_BYTES
 from galamp.tools.chaos import procfs
 from galamp.tools.chaos.clock import Clock
 from galamp.tools.chaos.injector import Injector
@@ -32,6 +33,8 @@ from galamp.training.supervisor import Supervisor
 
 LOOK_EVERY_S = 0.25
 """How often the processes of a machine that returns are looked for."""
+VECTORS = 6
+"""Vectors that may be under way in a bridge."""
 
 
 class LinkWatch:
@@ -48,10 +51,13 @@ class LinkWatch:
         self._rounds = gossip.gossip_every * gossip.nodes_every
         self.noticed, self.arriving = CutNoticed(), VectorsArrive(second.busy)
         self.none_refused, self.other = NoneRefused(), OtherRuns()
-        numbers = supervisor.run_layout.arrays["parameters0"][0].size
-        wire = supervisor.run_layout.plan.config.cluster.wire
-        self.flat = BothFlat(numbers * NUMBER_BYTES[FLOAT32])
-        self.wire = WireBytes(numbers * NUMBER_BYTES[wire])
+        layout = supervisor.run_layout
+        numbers = layout.arrays["parameters0"][0].size
+        self._vector_bytes = numbers * NUMBER_BYTES[FLOAT32]
+        self._state_bytes = layout.count * sum(layout.sketch.state_sizes.values()) * FLOAT_BYTES
+        self.flat, self._unheard_s = BothFlat(), 0.0
+        wire = layout.plan.config.cluster.wire
+        self.wire = WireBytes(numbers * NUMBER_BYTES[wire], layout.count)
 
     @property
     def invariants(self) -> list[Invariant]:
@@ -68,15 +74,17 @@ class LinkWatch:
 
     def weigh(self) -> None:
         """Compare what bridges and the other supervisor hold with before; no fault is open."""
-        bridge = self._children.bridge
-        processes = {
-            "bridge": None if bridge is None else bridge.pid,
-            "the other machine's bridge": self._second.bridge,
-            "the other machine's supervisor": self._second.supervisor,
-        }
-        for role, pid in processes.items():
+        bridge, vectors = self._children.bridge, VECTORS * self._vector_bytes
+        weighed = (
+            ("bridge", None if bridge is None else bridge.pid, vectors),
+            ("the other machine's bridge", self._second.bridge, vectors),
+            # A checkpoint that it writes, in memory twice, and the one that it was resumed from.
+            ("the other machine's supervisor", self._second.supervisor, 3 * self._state_bytes),
+        )
+        for role, pid, room_bytes in weighed:
             if pid is not None and (own_bytes := procfs.own_bytes(pid)):
-                self.flat.observe(role, pid, procfs.descriptors(pid), own_bytes)
+                files = procfs.descriptors(pid)
+                self.flat.observe(role, pid, files, own_bytes, room_bytes)
 
     def check(self, passed_s: float) -> None:
         """Check all; `passed_s`: since the last time, without pauses of this machine."""
@@ -92,9 +100,12 @@ class LinkWatch:
         self.arriving.observe(passed_s, whole=link.whole, received=received, hit=hit)
         self.none_refused.observe(received + view.received_there, view.refused + view.other.refused)
         self.other.observe(self._second.stopped)
+        self._unheard_s += passed_s
         if link.count():
             calm = not self._injector.open and link.whole and view.present
-            self.wire.observe(passed_s, calm=calm, forwarded=link.answered, sent=view.sent)
+            counts = {"forwarded": link.answered, "sent": view.sent}
+            self.wire.observe(self._unheard_s, calm=calm, **counts)
+            self._unheard_s = 0.0
 
     @property
     def descriptors(self) -> int:

@@ -71,6 +71,8 @@ class Agent:
         check_network_asked(stored, network, holder, "give galamp.load the network")
         self.learner, self.path, self.device = learner, trained.path, device
         self._env_id, self._wrappers = env_id, tuple(wrapper)
+        self.mean_of = trained.mean_of if learner == MEAN else None
+        self._of_all_nodes = trained.checkpoint.mean is not None
         # The learners' arrays are copied into the network, and not kept.
         self._trained = trained.without_learners()
         self._form = InputForm(self.identity)
@@ -319,7 +321,8 @@ class Agent:
 
     def __repr__(self) -> str:
         known, score = self.identity, self.score
-        who = "mean of all learners" if self.learner == MEAN else f"learner {self.learner}"
+        whose = f"{self.mean_of} learners of all machines" if self._of_all_nodes else "all learners"
+        who = f"mean of {whose}" if self.learner == MEAN else f"learner {self.learner}"
         told = "no score yet" if score is None else f"score {score:.4g} in training"
         best = checkpoints.linked(self.path.parent, BEST)
         which = self.path.name + (" (best)" if best and best.name == self.path.name else "")

@@ -277,6 +277,7 @@ def _scores(
     results = [
         {
             "learner": agent.learner,
+            "mean_of": agent.mean_of,
             **score(played, reference).to_dict(),
             "returns": [game.ret for game in played],
             "lengths": [game.length for game in played],

@@ -187,8 +187,9 @@ def _number(value: float | None) -> str:
 
 def _remarks(report: dict[str, Any]) -> Iterator[str]:
     yield "Scores are true game scores; std err is that of the mean; lengths are in agent steps."
-    if any(row["learner"] == "mean" for row in report["results"]):
-        yield "Learner mean plays with the mean of all learners' parameters."
+    for row in report["results"]:
+        if row["learner"] == "mean":
+            yield f"Learner mean plays with the mean of {row['mean_of']} learners' parameters."
     if report["reference"]:
         random, human, source = report["reference"].values()
         yield f"Human: 0% is a score of {random}, 100% one of {human} ({source})."

@@ -57,24 +57,31 @@ class Trained:
         """Ranks of the learners that were read."""
         return sorted(learner.rank for learner in self.checkpoint.learners)
 
+    @property
+    def mean_of(self) -> int:
+        """Number of learners that the mean is of; see `parameters`."""
+        mean = self.checkpoint.mean
+        return len(self.checkpoint.learners) if mean is None else mean.learners
+
     def parameters(self, learner: Learner) -> Parameters:
         """Return one learner's parameters, or the mean of all that were read.
 
         The mean is the consensus of the gossip (Assran et al. 2019): each learner stays within a
-        ball around it.
+        ball around it. In a run on several nodes it is that of all of them, if the checkpoint has
+        it: that of the lowest node that was there.
 
         Raises:
             CheckpointError: a parameter is not finite, or that learner was not read.
         """
+        mean = self.checkpoint.mean
+        if learner == MEAN and mean is not None:
+            self._check_finite(mean.parameters, "the mean of all nodes")
+            return mean.parameters
         chosen = [s for s in self.checkpoint.learners if learner in (MEAN, s.rank)]
         if not chosen:
             raise CheckpointError(f"checkpoint {self.path}: learner {learner} was not read")
         for state in chosen:
-            if not all(np.isfinite(value).all() for value in state.parameters.values()):
-                raise CheckpointError(
-                    f"checkpoint {self.path}: learner {state.rank} has parameters that are not "
-                    "finite; use an earlier checkpoint"
-                )
+            self._check_finite(state.parameters, f"learner {state.rank}")
         names = [name for name, _ in self.checkpoint.identity.layout]
         return {name: _mean([state.parameters[name] for state in chosen]) for name in names}
 
@@ -99,9 +106,16 @@ class Trained:
             ) from None
         return scales_of_all(saved, spec) if learner == MEAN else saved[0].scales
 
+    def _check_finite(self, parameters: Parameters, whose: str) -> None:
+        if not all(np.isfinite(value).all() for value in parameters.values()):
+            raise CheckpointError(
+                f"checkpoint {self.path}: {whose} has parameters that are not finite; use an "
+                "earlier checkpoint"
+            )
+
     def without_learners(self) -> Trained:
         """Return a copy without the learners' states."""
-        checkpoint = dataclasses.replace(self.checkpoint, learners=())
+        checkpoint = dataclasses.replace(self.checkpoint, learners=(), mean=None)
         return dataclasses.replace(self, checkpoint=checkpoint)
 
     def check_fits(self, spec: EnvironmentSpec) -> None:
@@ -203,7 +217,7 @@ def read(path: Path, learner: Learner | None = MEAN) -> Trained:
         CheckpointError: its error, in one line.
     """
     ranks = None if learner in (None, MEAN) else (_rank(learner),)
-    checkpoint = checkpoints.load(path, learners=ranks)
+    checkpoint = checkpoints.load(path, learners=ranks, mean=learner == MEAN)
     players = tuple(map(_without_training, checkpoint.learners))
     checkpoint = dataclasses.replace(checkpoint, learners=players)
     try:
