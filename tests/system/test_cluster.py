@@ -304,7 +304,8 @@ def test_the_lowest_node_saves_the_mean_of_the_learners_of_all(tmp_path: Path) -
         assert not means(one)
     last_of_zero = saved(zero)[-1]
     assert last_of_zero.mean is not None, "the first to be stopped has the others' still"
-    report = json.loads(galamp("eval", zero, "--which", "latest", "--episodes", 1, "--json").stdout)
+    flags = [*ENDLESS[ENDLESS.index("--env-id") :], "--which", "latest", "--episodes", 1, "--json"]
+    report = json.loads(galamp("eval", zero, *flags).stdout)
     assert [row["mean_of"] for row in report["results"]] == [last_of_zero.mean.learners]
     trained = read(zero / "checkpoints" / "latest")
     alone = replace(trained, checkpoint=replace(trained.checkpoint, mean=None))
