@@ -39,6 +39,7 @@ class Evaluation:
         start: number of the start of the run, from 1.
         checkpoint: name of the checkpoint's folder.
         learner: whose parameters: `mean`.
+        mean_of: number of learners that the mean is of; None in files of earlier versions.
         mean: mean true score of the games.
         std: sample standard deviation; None of one game.
         standard_error: of the mean; None of one game.
@@ -66,6 +67,7 @@ class Evaluation:
     start: int = 1
     checkpoint: str = ""
     learner: str = "mean"
+    mean_of: int | None = None
     std: float | None = None
     standard_error: float | None = None
     returns: tuple[float, ...] = ()

@@ -11,15 +11,17 @@ left a moment before the end still counts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.gossip.transport.publication import FOLLOWS
-from galamp.memory.cluster_board import ClusterBoard
 from galamp.supervision.layout import RunLayout
+
+if TYPE_CHECKING:
+    from galamp.memory.cluster_board import ClusterBoard
 
 Vector = npt.NDArray[np.float32]
 LEFT_S = 5.0

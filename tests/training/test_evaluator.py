@@ -37,8 +37,8 @@ class Process:
     def score(self, mean: float | None) -> None:
         """End with a result."""
         result = {
-            "learner": "mean", "mean": mean, "std": 1.0, "standard_error": 0.5, "episodes": 4,
-            "returns": [1.0, 2.0], "lengths": [3, 4], "truncated": 0,
+            "learner": "mean", "mean_of": 3, "mean": mean, "std": 1.0, "standard_error": 0.5,
+            "episodes": 4, "returns": [1.0, 2.0], "lengths": [3, 4], "truncated": 0,
         }  # fmt: skip
         report = {
             "results": [result], "seed": 11, "num_envs": 2, "protocol": "classic",
@@ -152,6 +152,7 @@ def test_every_n_steps_a_checkpoint_is_requested_and_played(
     assert (line.agent_steps, line.emulator_frames, line.wall_s) == (102, 408, 10.2)
     assert (line.mean, line.episodes, line.returns, line.best) == (5.0, 4, (1.0, 2.0), True)
     assert (line.learner, line.std, line.standard_error, line.lengths) == ("mean", 1.0, 0.5, (3, 4))
+    assert line.mean_of == 3
     told = json.loads((tmp_path / EVALUATIONS).read_text())
     protocol = {
         "seed": 11, "num_envs": 2, "protocol": "classic", "max_frames": 108_000,
