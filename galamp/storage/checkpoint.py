@@ -29,7 +29,7 @@ from galamp.core.machine.memory import available_bytes
 from galamp.storage.canonical_json import need, need_count
 from galamp.storage.checkpoint_format import (
     MANIFEST,
-    MEAN,
+    MEAN_FILE,
     SEQUENCE_LIMIT,
     Checkpoint,
     Files,
@@ -148,9 +148,8 @@ def load(
         need(not missing, f"it has no learner {missing[:3]}, but 0 to {len(entries) - 1}")
         wanted = entries if learners is None else learners
         tensors = len(checkpoint.identity.layout)
-        found = checkpoint.mean
-        takes_mean = mean and found is not None
-        read = [learner_file(rank) for rank in entries if rank in wanted] + [MEAN] * takes_mean
+        takes_mean = mean and checkpoint.mean is not None
+        read = [learner_file(rank) for rank in entries if rank in wanted] + [MEAN_FILE] * takes_mean
         what = f"{len(read) - takes_mean} learners{' and the mean of all machines' * takes_mean}"
         _need_memory([files[file][0] for file in read], tensors, what)
         states = []
@@ -161,13 +160,13 @@ def load(
                 states.append(parse_learner(content, file, checkpoint.identity, entry))
             else:
                 verify_file(folder, file, *files[file])
-        if found is not None and takes_mean:
-            content = read_file(folder, MEAN, *files[MEAN])
-            found = parse_mean(content, checkpoint.identity, found)
-        elif found is not None:
-            verify_file(folder, MEAN, *files[MEAN])
-            found = None
-    return dataclasses.replace(checkpoint, learners=tuple(states), mean=found)
+        whole = None
+        if checkpoint.mean is not None and takes_mean:
+            content = read_file(folder, MEAN_FILE, *files[MEAN_FILE])
+            whole = parse_mean(content, checkpoint.identity, checkpoint.mean)
+        elif checkpoint.mean is not None:
+            verify_file(folder, MEAN_FILE, *files[MEAN_FILE])
+    return dataclasses.replace(checkpoint, learners=tuple(states), mean=whole)
 
 
 def read_identity(path: Path) -> Identity:

@@ -52,7 +52,7 @@ from galamp.storage.identity import Identity
 
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"
-MEAN = "mean.safetensors"
+MEAN_FILE = "mean.safetensors"
 FORMAT = "galamp checkpoint"
 VERSION = 1
 
@@ -184,7 +184,7 @@ def format_files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
         "learners": entries,
     }
     if checkpoint.mean is not None:
-        yield MEAN, _format_mean(checkpoint.mean, checkpoint.identity)
+        yield MEAN_FILE, _format_mean(checkpoint.mean, checkpoint.identity)
         state["mean"] = asdict(MeanEntry(checkpoint.mean.learners))
     yield STATE, encode(state)
 
@@ -215,7 +215,7 @@ def _format_mean(mean: MeanState, identity: Identity) -> bytes:
     tensors: dict[str, npt.NDArray[Any]] = {
         f"parameters.{name}": value for name, value in mean.parameters.items()
     }
-    _check_tensors(tensors, MEAN, _parameter_specs(identity))
+    _check_tensors(tensors, MEAN_FILE, _parameter_specs(identity))
     return format_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
 
 
@@ -253,7 +253,7 @@ def read_state(folder: int, files: Files) -> tuple[Checkpoint, dict[int, Learner
     good = 1 <= len(state.learners) <= LEARNER_LIMIT
     need(good, f"{STATE}: expected 1 to {LEARNER_LIMIT} learners")
     entries = {entry.rank: entry for entry in state.learners}
-    expected = {STATE, *map(learner_file, entries), *([MEAN] if state.mean else [])}
+    expected = {STATE, *map(learner_file, entries), *([MEAN_FILE] if state.mean else [])}
     good = len(entries) == len(state.learners) and set(files) == expected
     need(good, f"{MANIFEST} and {STATE} name different files")
     for rank, entry in entries.items():
@@ -264,7 +264,7 @@ def read_state(folder: int, files: Files) -> tuple[Checkpoint, dict[int, Learner
         _check_size(files[file][0], file, _tensor_specs(identity, entry))
     mean = None
     if state.mean is not None:
-        _check_size(files[MEAN][0], MEAN, _parameter_specs(identity))
+        _check_size(files[MEAN_FILE][0], MEAN_FILE, _parameter_specs(identity))
         mean = MeanState({}, state.mean.learners)
     return Checkpoint(identity, state.config, state.progress, (), mean), entries
 
@@ -326,7 +326,7 @@ def parse_learner(
 
 def parse_mean(content: bytes, identity: Identity, mean: MeanState) -> MeanState:
     """Return the mean, with its parameters."""
-    tensors = _parse(content, MEAN, _parameter_specs(identity))
+    tensors = _parse(content, MEAN_FILE, _parameter_specs(identity))
     return MeanState(_parameters(tensors, identity), mean.learners)
 
 

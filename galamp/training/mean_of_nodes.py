@@ -99,6 +99,8 @@ class MeanOfNodes:
             slots = [self._slots[rank] for rank in self._there.pop(node)]
             vectors = [_newest(each, self._size) for each in slots]
             self._left[node] = Left(now_s, [each for each in vectors if each is not None])
+        elif node in self._left and now_s - self._left[node].at_s > LEFT_S:
+            del self._left[node]
 
     def elsewhere(self, now_s: float, *, ends: bool) -> Elsewhere | None:
         """Return the other nodes' learners; None where another node saves their mean.

@@ -494,7 +494,7 @@ class TestInvariants:
 
     @pytest.mark.parametrize(
         ("pause_ticks", "per_vector", "holds"),
-        [(8, 1_015_000, True), (8, 1_060_000, False), (1, 1_015_000, True), (1, 1_200_000, False)],
+        [(8, 1_015_000, True), (8, 1_060_000, False), (0, 1_015_000, True), (0, 1_300_000, False)],
     )
     def test_more_bytes_than_those_of_the_vectors(
         self, pause_ticks: int, per_vector: int, holds: bool
@@ -503,11 +503,11 @@ class TestInvariants:
         wire = WireBytes(1_000_000, learners=1)
         self.sends(wire, per_vector, pause_ticks=pause_ticks)
         assert (wire.breach is None) == holds
-        assert (wire.forced > 0) == (pause_ticks == 1)
-        assert wire.vectors > 50
+        assert (wire.forced > 0) == (pause_ticks == 0)
+        assert wire.vectors >= 30
         if pause_ticks == 8:
             assert wire.vectors == 99, "counted from the first quiet moment on"
-            assert wire.bytes == 99 * (per_vector + 800) + 500
+            assert wire.bytes == 99 * (per_vector + 800) + 700
         assert f"of {wire.vectors}" in wire.remark
 
     def test_what_a_disturbed_link_carries_does_not_count(self) -> None:

@@ -111,6 +111,16 @@ def test_a_node_that_has_ended_a_moment_before_counts_at_the_end(
     assert found is None or found.vector[0] == 4.0
 
 
+def test_vectors_of_a_node_that_is_gone_are_not_kept_for_ever(tmp_path: Path) -> None:
+    layout = arrived(laid_out(0, tmp_path)[1])
+    nodes = MeanOfNodes(layout)
+    nodes.follow(100.0)
+    leaves(layout, 1)
+    for now_s, kept in ((100.1, 1), (105.0, 1), (105.2, 0)):
+        nodes.follow(now_s)
+        assert len(nodes._left) == kept
+
+
 def test_a_node_that_is_back_counts_by_what_comes_from_then_on(tmp_path: Path) -> None:
     layout = arrived(laid_out(0, tmp_path)[1])
     nodes = MeanOfNodes(layout)

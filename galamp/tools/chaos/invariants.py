@@ -107,7 +107,7 @@ class LearnerSeen:
     away: bool = False
     """Whether a fault of the link or the other machine is open, and none of a process here."""
     untold: bool = False
-    """Whether a fault of the link is: nobody is told that the other machine is away."""
+    """Whether a fault of the link is: most of them tell nobody that the other machine is away."""
 
 
 class LearnersProgress(Invariant):

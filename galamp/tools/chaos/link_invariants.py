@@ -26,9 +26,9 @@ SOCKETS = 6
 WIRE_SHARE, TEXT_BYTES_PER_S = 1.02, 2**14
 """Bytes that go to the other machine, as a share of the vectors' own; and those of all that is no
 vector, as who is there: it is the same for small networks, of which it would be a large share."""
-QUIET_S, FORCED_S, TEXT_BYTES = 0.15, 3.0, 2**12
-"""No vector is under way where so long nothing but a text has moved; how long that is waited for;
-and what may move meanwhile."""
+FORCED_S, TEXT_BYTES = 3.0, 2**12
+"""How long is waited for a moment at which no vector is under way: since the last look nothing but
+a text has moved, of at most so many bytes."""
 
 
 class CutNoticed(Invariant):
@@ -230,22 +230,20 @@ class WireBytes(Invariant):
         self.calm_s = 0.0
         self._last: tuple[int, int] | None = None
         self._base: tuple[int, int] | None = None
-        self._quiet_s = self._since_s = 0.0
+        self._since_s = 0.0
 
     def observe(self, passed_s: float, *, calm: bool, forwarded: int, sent: int) -> None:
         """Check the totals of `forwarded` bytes and `sent` vectors, `passed_s` after the last."""
         now, last = (forwarded, sent), self._last
         self._last = now if calm else None
         if not calm or last is None:
-            self._base, self._quiet_s, self._since_s = None, 0.0, 0.0
+            self._base, self._since_s = None, 0.0
             return
         moves = sent != last[1] or forwarded - last[0] > self._text_bytes
-        self._quiet_s = 0.0 if moves else self._quiet_s + passed_s
         self._since_s += passed_s
-        forced = self._since_s >= FORCED_S
-        if self._quiet_s < QUIET_S and not forced:
+        if moves and self._since_s < FORCED_S:
             return
-        self.forced += forced and self._quiet_s < QUIET_S
+        self.forced += moves
         if self._base is not None:
             self._compare(forwarded - self._base[0], sent - self._base[1])
         self._base, self._since_s = now, 0.0
@@ -255,9 +253,14 @@ class WireBytes(Invariant):
         self.bytes += forwarded
         self.vectors += sent
         most = WIRE_SHARE * self.payload + TEXT_BYTES_PER_S * self.calm_s
-        most += self._learners * (1 + self.forced) * self._vector_bytes
+        most += self._room * self._vector_bytes
         expected = f"at most {most:,.0f} for {self.vectors:,} vectors of {self._vector_bytes:,}"
         self.hold(self.bytes <= most, expected, f"{self.bytes:,}")
+
+    @property
+    def _room(self) -> int:
+        """Vectors that may be under way at both ends of what is compared."""
+        return 1 + self._learners * (1 + self.forced)
 
     @property
     def payload(self) -> int:
@@ -272,7 +275,7 @@ class WireBytes(Invariant):
         return (
             f"{self.bytes / self.payload:.4f} of the vectors' own, of {self.vectors:,} in "
             f"{self.calm_s:.0f} s; bound {WIRE_SHARE:g}, {TEXT_BYTES_PER_S // 1024} KiB/s of other "
-            f"messages and {self._learners * (1 + self.forced)} vectors"
+            f"messages and {self._room} vectors"
         )
 
 
