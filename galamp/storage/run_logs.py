@@ -26,7 +26,7 @@ from galamp.core.disk import Where, as_named, finite, open_plain, open_to_append
 from galamp.core.json_values import DecodeError, is_number, is_whole, json_object
 from galamp.storage.learning_curve import Curve
 
-RETURN = "charts/episodic_return"
+RETURN, EPISODES = "charts/episodic_return", "charts/episodes"
 MONITOR = "monitor"
 """The folder of monitor files."""
 

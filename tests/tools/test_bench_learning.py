@@ -235,14 +235,30 @@ def test_wrong_options(words: str, complaint: str, capsys: pytest.CaptureFixture
     assert complaint in said.err
 
 
-def test_a_task_on_several_nodes_is_run_by_all(
-    stand_in: None, monkeypatch: pytest.MonkeyPatch
+# Node 0's episodes score 0, those of the other node 20: after 110 of each the mean of all is 10.
+TWO_NODES = r"""
+import json, pathlib, sys
+folder = pathlib.Path(dict(zip(sys.argv[1:], sys.argv[2:]))["--run-dir"])
+for path, score in ((folder, 0), (folder.with_name(folder.name + "-node-1"), 20)):
+    (path / "monitor").mkdir(parents=True)
+    lines = [f"{score},10,{episode}" for episode in range(110)]
+    text = "\n".join(['#{"t_start": 1000.0}', "r,l,t", *lines])
+    (path / "monitor" / "0.monitor.csv").write_text(text + "\n")
+row = {"global_step": 900, "wall_s": 9.0, "charts/episodes": 110, "charts/episodic_return": 0.0}
+(folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+"""
+
+
+@pytest.mark.parametrize(("bar", "reached"), [(10, True), (11, False)])
+def test_a_task_on_several_nodes_is_run_by_all_and_all_their_episodes_count(
+    monkeypatch: pytest.MonkeyPatch, bar: float, reached: bool
 ) -> None:
-    monkeypatch.setattr(learning, "NODES", learning.PROGRAM)
+    monkeypatch.setattr(learning, "NODES", (sys.executable, "-c", TWO_NODES))
     monkeypatch.setattr(learning, "PROGRAM", (sys.executable, "-c", "raise SystemExit(1)"))
-    one = learning.train(Task("two", "--env-id Easy-v0", 1000, 5, nodes=2), 1, "cpu", limit_s=60)
+    one = learning.train(Task("two", "--env-id Easy-v0", 1000, bar, nodes=2), 1, "cpu", limit_s=60)
     assert one.failure == ""
-    assert one.reached
+    assert one.reached is reached
+    assert one.result.mean_return == 10.0
     assert " 2 run --env-id Easy-v0 " in one.run
 
 

@@ -6,7 +6,7 @@ Runs in the bench. A bar is reached at the first row of metrics at which the mea
 100 training episodes is not below it; means of fewer episodes do not count, nor does what comes
 after the task's agent steps, which the last rollout may exceed. The run goes on to its end all the
 same, so the mean at the end shows whether it stayed; only those of Pong end there. Rows are 2 s
-apart.
+apart. Where a task has several nodes the episodes of all count.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ from rich.table import Table
 from galamp.core.errors import EXIT_OK, RunFailed, UserError
 from galamp.core.json_values import is_number, is_whole
 from galamp.storage.run_folder import SUMMARY, read_json
-from galamp.storage.run_logs import LARGEST, MAX_STEP, RETURN, read_metrics
+from galamp.storage.run_logs import EPISODES, LARGEST, MAX_STEP, MONITOR, RETURN, read_metrics
 from galamp.telemetry.display.console import plain_table
 from galamp.telemetry.display.text import UNKNOWN
 from galamp.tools.bench import tables
 from galamp.tools.bench.learning_tasks import Task, chosen
+from galamp.tools.bench.nodes import folder_of
+from galamp.tools.bench.pooled_episodes import episodes_of, pooled
 from galamp.tools.bench.processes import Program, Usage
 from galamp.tools.bench.runs import ROOT, cores
 from galamp.training.stopping import BY_SCORE
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "galamp")
 NODES: tuple[str, ...] = (sys.executable, "-m", "galamp.tools.bench.nodes")
-EPISODES, WALL = "charts/episodes", "wall_s"
+WALL = "wall_s"
 WINDOW = 100
 """Number of training episodes of a mean that counts."""
 POLL_S = 1.0
@@ -156,7 +158,7 @@ def train(task: Task, seed: int, device: str, limit_s: float) -> Training:
                 share = _until_it_ends(program, limit_s)
             except RunFailed as error:
                 failure = str(error)
-        found = result(read_metrics(path / "metrics.jsonl"), task.bar, task.steps)
+        found = result(_rows(path, task.nodes), task.bar, task.steps)
         found = ended_at_the_bar(found, _summary(path), task.steps)
     named = (task.name, shown, seed, task.steps, task.bar, task.control)
     return Training(*named, found, share, failure)
@@ -193,6 +195,15 @@ def result(rows: Iterable[dict[str, Any]], bar: float, within: int) -> Result:
             if found.reached_at is None and enough and score >= bar and steps <= within:
                 found = dataclasses.replace(found, reached_at=steps)
     return found
+
+
+def _rows(run: Path, nodes: int) -> Iterable[dict[str, Any]]:
+    """Return the rows of a run, with the returns of all its nodes' episodes."""
+    rows = read_metrics(run / "metrics.jsonl")
+    if nodes == 1:
+        return rows
+    every = [episodes_of(folder_of(run, node) / MONITOR) for node in range(nodes)]
+    return pooled(rows, every, WINDOW)
 
 
 def _summary(run: Path) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Task:
         limit_s: most time for one training, with start and end.
         slow: whether it is only trained if it is named.
         control: whether it must not reach the bar: what this shows is that another task is hard.
-        nodes: on so many nodes, all on this machine; the scores are those of node 0's learners.
+        nodes: on so many nodes, all on this machine.
     """
 
     name: str

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from galamp.core.errors import EXIT_OK, EXIT_SIGTERM
 from galamp.core.machine.machine import Cpu, inspect_cpus
@@ -56,15 +57,20 @@ def nodes_system(workload: Workload, nodes: int, more: Sequence[str]) -> System:
 def commands(nodes: int, flags: Sequence[str], run_dir: str, address: str) -> list[list[str]]:
     """Return the command of each node; node 0 has the run folder, others have one beside it.
 
-    Where a score ends the run, it is that of node 0, in whose rows it is looked for.
+    Where a score ends the run, it is that of node 0's learners.
     """
     found = []
     for node in range(nodes):
         more = ("--stop-score", "none") if node and "--stop-score" in flags else ()
-        folder = f"{run_dir}-node-{node}" if node else run_dir
         place = ("--nodes", str(nodes), "--node-rank", str(node), "--join", address)
-        found.append([sys.executable, "-m", "galamp", *flags, *more, *place, "--run-dir", folder])
+        where = ("--run-dir", str(folder_of(Path(run_dir), node)))
+        found.append([sys.executable, "-m", "galamp", *flags, *more, *place, *where])
     return found
+
+
+def folder_of(run_dir: Path, node: int) -> Path:
+    """Return the run folder of a node, where `run_dir` is that of node 0."""
+    return run_dir.with_name(f"{run_dir.name}-node-{node}") if node else run_dir
 
 
 def free_address() -> str:

@@ -13,7 +13,7 @@ from galamp.core.sanitize import clean
 from galamp.storage.eval_log import read_evaluations
 from galamp.storage.learning_curve import thinned
 from galamp.storage.run_folder import METRICS
-from galamp.storage.run_logs import curve
+from galamp.storage.run_logs import EPISODES, curve
 from galamp.telemetry.display import panels
 from galamp.telemetry.display.chart import score_chart
 from galamp.telemetry.display.panels import LABEL_WIDTH, labelled
@@ -45,7 +45,7 @@ def snapshot_of(record: RunRecord) -> Snapshot:
         total_steps=record.total_steps or 0,
         frames_per_step=frames // steps if steps and frames > steps else 1,
         agent_steps_per_s=rate or 0.0,
-        episodes=int(record.number("episodes", "charts/episodes") or 0),
+        episodes=int(record.number("episodes", EPISODES) or 0),
         mean_return=record.score,
         best_mean_return=amount(summary.get("best_mean_return_100")),
         mean_length=amount(row.get("charts/episodic_length")),

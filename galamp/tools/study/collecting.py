@@ -21,6 +21,7 @@ from galamp.core.disk import finite
 from galamp.core.errors import GalampError, UserError
 from galamp.core.stop_config import StopConfig
 from galamp.storage.attempts import last_attempt
+from galamp.storage.run_logs import EPISODES
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 from galamp.tools.audit.audit import audit
 from galamp.tools.audit.report import summary
@@ -41,7 +42,6 @@ from galamp.tools.sweep.ledger import Ledger
 from galamp.tools.sweep.planned import PlannedRun
 from galamp.training.stopping import BY_SCORE
 
-EPISODES = "charts/episodes"
 CORRELATION = "gossip/gradient_correlation"
 NOT_BEGUN = "not of this sweep (sweep.json does not have it); choose another --dir"
 BEGUN_OTHERWISE = "begun with other settings than the file's now; choose another --dir"
