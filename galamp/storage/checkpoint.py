@@ -29,22 +29,17 @@ from galamp.core.machine.memory import available_bytes
 from galamp.storage.canonical_json import need, need_count
 from galamp.storage.checkpoint_format import (
     MANIFEST,
-    MEAN_FILE,
     SEQUENCE_LIMIT,
-    Checkpoint,
     Files,
-    LearnerState,
-    MeanState,
     format_files,
     format_manifest,
-    learner_file,
-    parse_learner,
-    parse_mean,
     read_file,
     read_manifest,
     read_state,
     verify_file,
 )
+from galamp.storage.checkpoint_state import Checkpoint, LearnerState, MeanState
+from galamp.storage.checkpoint_tensors import MEAN_FILE, learner_file, parse_learner, parse_mean
 from galamp.storage.identity import Identity
 from galamp.storage.links import BEST, LATEST, follow, replace_link
 

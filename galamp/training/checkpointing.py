@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from galamp.algorithms.flat_parameters import Span
 from galamp.core.config import to_dict
 from galamp.core.disk import Where, as_named
 from galamp.core.errors import CheckpointError, GalampError
@@ -32,7 +30,6 @@ from galamp.storage.checkpoint import (
     Checkpoint,
     CheckpointNotWritten,
     Identity,
-    LearnerState,
     MeanState,
 )
 from galamp.storage.links import BEST, LATEST
@@ -40,6 +37,7 @@ from galamp.supervision.layout import RunLayout
 from galamp.telemetry.recorder import SESSIONS, STEPS_ELSEWHERE
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 from galamp.training.mean_of_nodes import MeanOfNodes
+from galamp.training.named_parameters import learner_state, parameters_of
 
 MIN_KEPT = 2
 """Number of checkpoints that are kept even if the disk then has no room for another one."""
@@ -346,45 +344,3 @@ def common_turn(run_layout: RunLayout) -> int:
     """Return a turn that no learner has reached yet, so that all can act in it."""
     latest = max(row["turns"] for row in run_layout.status_board.learners())
     return latest + 2
-
-
-def learner_state(rank: int, state: State, layout: tuple[Span, ...]) -> LearnerState:
-    """Convert a saved state: parameters by name in PyTorch's layout, the rest unchanged."""
-    tensors = dict(state.tensors)
-    parameters = parameters_of(tensors.pop("parameters"), layout)
-    return LearnerState(
-        rank, parameters, tensors, state.counters, state.generator, state.normaliser
-    )
-
-
-def parameters_of(
-    flat: npt.NDArray[np.float32], layout: tuple[Span, ...]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the parameters of a flat vector by name, in PyTorch's layout."""
-    return {span.name: _standard(flat, span) for span in layout}
-
-
-def saved_state(learner: LearnerState, layout: tuple[Span, ...]) -> State:
-    """Convert a checkpoint's state back: the inverse of `learner_state`."""
-    flat = np.concatenate([_stored(learner.parameters[span.name]) for span in layout])
-    tensors = {"parameters": flat, **learner.optimizer}
-    # In older checkpoints every turn was a round, and only rounds were counted.
-    counters = {"turns": learner.counters.get("rounds", 0)} | dict(learner.counters)
-    return State(tensors, counters, learner.generator, learner.normaliser)
-
-
-def _standard(flat: npt.NDArray[np.float32], span: Span) -> npt.NDArray[np.float32]:
-    """Return one parameter of the flat vector; convolutions are stored OHWI, returned OIHW."""
-    part = flat[span.offset : span.offset + int(np.prod(span.shape))]
-    if len(span.shape) != 4:
-        return part.reshape(span.shape)
-    outputs, inputs, height, width = span.shape
-    stored = part.reshape(outputs, height, width, inputs)
-    return np.ascontiguousarray(stored.transpose(0, 3, 1, 2))
-
-
-def _stored(parameter: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return one parameter as the flat vector stores it."""
-    if parameter.ndim == 4:
-        parameter = parameter.transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(parameter).reshape(-1)
