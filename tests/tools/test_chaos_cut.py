@@ -588,13 +588,13 @@ def test_the_second_machine_has_the_settings_of_the_first() -> None:
         config,
         seed=5,
         environment=replace(config.environment, env_id="CartPole-v1", num_envs=4),
-        cluster=replace(config.cluster, nodes=2, node_rank=1, join="tcp/127.0.0.1:7"),
+        cluster=replace(config.cluster, nodes=2, node_rank=1, join="tcp/127.0.0.1:7", wire="bf16"),
         report=replace(config.report, run_dir="first"),
     )
     words = command(config, Path("other"), resume=False)[1:]
     assert words[:3] == ["-m", "galamp", "run"]
     assert {"--seed=5", "--env-id=CartPole-v1", "--num-envs=4", "--algorithm=a2c"} <= set(words)
-    assert {"--nodes=2", "--node-rank=1", "--join=tcp/127.0.0.1:7"} <= set(words)
+    assert {"--nodes=2", "--node-rank=1", "--join=tcp/127.0.0.1:7", "--wire=bf16"} <= set(words)
     assert [word for word in words if word.startswith("--run-dir")] == ["--run-dir=other"]
     again = command(config, Path("other"), resume=True)
     assert again[-1] == "--resume=other", "its settings are in its folder"
@@ -607,6 +607,8 @@ def test_the_second_machine_has_the_settings_of_the_first() -> None:
     ("flags", "complaint"),
     [
         (["--nodes", 2, "--join", "tcp/127.0.0.1:7"], "--cut: starts both machines"),
+        (["--wire", "bf16", "--keys", "keys"], "--cut: starts both machines"),
+        (["--transport", "gloo"], "--cut: a link of gloo cannot be led through a relay"),
         (["--topology", "none"], "has no edge"),
         (["--learners", "auto"], "with --cut give a number"),
         (["--method", "single"], "--method single is for one machine"),
@@ -624,11 +626,12 @@ def test_a_mistake_is_told_before_anything_starts(
 
 
 @pytest.mark.slow
-def test_two_machines_survive_cuts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wire", ["float32", "bf16"])
+def test_two_machines_survive_cuts(tmp_path: Path, wire: str) -> None:
     pytest.importorskip("zenoh")
     folder = tmp_path / "run"
     flags = ["--learners", 1, "--num-envs", 4, "--quiet", "--json", "--env-id", "CartPole-v1"]
-    flags += ["--topology", "hierarchical", "--nodes-every", 2, "--chaos-seed", 3]
+    flags += ["--wire", wire, "--topology", "hierarchical", "--nodes-every", 2, "--chaos-seed", 3]
     flags += ["--seconds", 40, "--faults-every-s", 1, "--warm-up-s", 3, "--run-dir", folder]
     ended = galamp("chaos", "--cut", *flags)
     assert ended.returncode == EXIT_OK, ended.stdout + ended.stderr

@@ -37,6 +37,7 @@ from galamp.workers.child import BRIDGE
 ENDLESS_STEPS = 10**12
 ALWAYS = {
     ("algorithm", "algorithm"),
+    ("cluster", "wire"),
     ("environment", "env_id"),
     ("report", "checkpoint_every_s"),
 }
@@ -129,10 +130,15 @@ def check_alone(config: RunConfig, resumed: bool) -> None:
     Raises:
         UserError: it does not, or two nodes cannot run with these settings.
     """
-    if config.cluster != ClusterConfig():
+    if config.cluster.transport != ClusterConfig().transport:
+        raise UserError(
+            f"--cut: a link of {config.cluster.transport} cannot be led through a relay, which is "
+            "to disturb it: leave --transport out"
+        )
+    if config.cluster != ClusterConfig(wire=config.cluster.wire):
         raise UserError(
             "--cut: starts both machines of the run itself, on this one; leave --nodes, --join and "
-            "what belongs to them out"
+            "what belongs to them out, but for --wire"
         )
     if resumed:
         raise UserError("--cut: starts a new run on two machines; leave --resume out")
@@ -158,7 +164,7 @@ def second_node(config: RunConfig) -> Iterator[SecondNode]:
     port = _free_port()
     with contextlib.ExitStack() as stack:
         link = stack.enter_context(contextlib.closing(Link(port)))
-        both = ClusterConfig(nodes=2, join=f"tcp/{HOST}:{link.port}")
+        both = replace(config.cluster, nodes=2, join=f"tcp/{HOST}:{link.port}")
         own = replace(both, node_rank=0, listen=f"tcp/{HOST}:{port}")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         first, second = halves()
@@ -183,7 +189,7 @@ def check_two(config: RunConfig) -> None:
     """
     from galamp.core.nodes import place_of
 
-    cluster = ClusterConfig(nodes=2, node_rank=0, join=f"tcp/{HOST}:1")
+    cluster = replace(config.cluster, nodes=2, node_rank=0, join=f"tcp/{HOST}:1")
     place = place_of(cluster, os.environ)
     assert place is not None
     check_cluster(replace(config, cluster=cluster), place, max(1, config.resources.learners))
