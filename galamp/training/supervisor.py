@@ -6,9 +6,7 @@
                      end all children, write the last checkpoint
 
 It creates no CUDA context, steps no environment, and holds nothing that a child could wait for. A
-child that dies or hangs is restarted while the others continue. Failures that a restart cannot cure
-end the run: a failure before any work was done, a learner that fails twice at the same agent step,
-and the loss of the last learner.
+child that dies or hangs is restarted while the others continue, or else ends the run: `restarts`.
 """
 
 from __future__ import annotations
@@ -21,12 +19,9 @@ from typing import Protocol
 
 from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
 from galamp.core.processes.tracing import permit_tracing
-from galamp.memory.status import Phase
-from galamp.supervision.child import Child
 from galamp.supervision.child_failure import ChildFailure
-from galamp.supervision.children import Children, failure_lines
+from galamp.supervision.children import Children
 from galamp.supervision.layout import RunLayout
-from galamp.supervision.rollback import Rollback
 from galamp.supervision.signals import Signals
 from galamp.telemetry.display.dashboard import Display
 from galamp.telemetry.recorder import Recorder
@@ -34,6 +29,7 @@ from galamp.telemetry.snapshot import WorkerState
 from galamp.training.checkpointing import Saver, common_turn
 from galamp.training.control.server import ControlServer
 from galamp.training.evaluator import LAST_TIMEOUT_S, Evaluator
+from galamp.training.restarts import Restarts
 from galamp.training.result import BY_REQUEST, RunResult, StopReason, result_of
 from galamp.workers.forkserver import wake_server
 
@@ -79,7 +75,7 @@ class Supervisor:
         self.control_server, self._signals = control_server, signals
         self.children = Children(run_layout)
         control_server.tracing.configure(self._processes, self._permit_tracing)
-        self._rollback = Rollback(self.children, run_layout.states)
+        self._restarts = Restarts(run_layout, self.children, recorder, saver, self._fail)
         self._in_lock_step = run_layout.plan.config.gossip.exchanges_in_lock_step
         self._report = run_layout.plan.config.report
         self._failure: ChildFailure | None = None
@@ -101,7 +97,7 @@ class Supervisor:
                 self.children.wait()
                 self._take_signals()
                 self._handle_requests()
-                self._reap()
+                self._restarts.reap(stopping=self._stopping_since_s is not None)
                 self._restart()
                 self._check()
                 self._enforce_stop_timeouts()
@@ -175,103 +171,12 @@ class Supervisor:
         permit_tracing(pid)
         self.run_layout.control.tracer = pid
 
-    def _reap(self) -> None:
-        """Handle the ends of children, and end their orphans."""
-        ended = self.children.reap()
-        for (child, failure), line in zip(ended, failure_lines(ended), strict=True):
-            if failure is None or self._stopping_since_s is not None:
-                self._set_state(child, WorkerState.FAILED if failure else WorkerState.DONE)
-            elif self._rollback.covers(child):
-                self._set_state(child, WorkerState.STARTING)
-            else:
-                self._handle_failure(child, failure, line)
-        self.children.look_for_orphans(time.monotonic())
-
     def _restart(self) -> None:
-        """Start the children that are due."""
-        failed = self.children.start_due(time.monotonic(), lambda: self._signals.pending)
-        for (child, failure), line in zip(failed, failure_lines(failed), strict=True):
-            assert failure is not None
-            self._handle_failure(child, failure, line)
+        """Start the children that are due: none is after a stop."""
+        self._restarts.start_due(lambda: self._signals.pending)
         # After both sources of failures: in lock-step all learners may have ended now.
         if self._stopping_since_s is None:
-            self._finish_rollback()
-
-    def _handle_failure(self, child: Child, failure: ChildFailure, line: str) -> None:
-        """Restart a failed child, continue without it, or end the run; `line` is reported."""
-        self._set_state(child, WorkerState.FAILED)
-        if child.given_up:
-            return
-        if self._is_fatal(child):
-            self._fail(failure)
-            return
-        delay_s = child.delay_s(failure)
-        if child.role == "learner" and child.repeats:
-            self._fail(failure)  # the others run the same code
-            return
-        if delay_s is None:
-            self._give_up(child, failure)
-            return
-        self._set_state(child, WorkerState.STARTING)
-        self.recorder.losses.restarts += 1
-        if child.role == "learner" and self._in_lock_step:
-            self._rollback.start(failure, delay_s)
-            return
-        child.due_s = time.monotonic() + delay_s
-        when = f" in {delay_s:.2g} s" if delay_s else ""
-        if line:
-            self.recorder.log_event(
-                f"{line}: started anew{when}", kind="restart", cause=failure.cause,
-                who=child.title if line == str(failure) else "",
-            )  # fmt: skip
-
-    def _finish_rollback(self) -> None:
-        """In lock-step, once all learners have ended: restart them from one common turn."""
-        cause = self._rollback.cause
-        if cause is None or not (self._rollback.ready or self._rollback.overdue):
-            return
-        turn = self._rollback.finish() if self._rollback.ready else None
-        if turn is None:
-            self._fail(cause)
-        else:
-            self.recorder.log_event(
-                f"{cause}: all learners go back to turn {turn:,}", kind="rollback",
-                who=cause.title, cause=cause.cause,
-            )  # fmt: skip
-
-    def _is_fatal(self, child: Child) -> bool:
-        """Return whether a restart is not allowed, or cannot help.
-
-        That is so where the child has never worked, or another process runs as this node.
-        """
-        board = self.run_layout.board if child is self.children.bridge else None
-        if board is not None and board.overtaken_by is not None:
-            return True
-        return not child.has_worked or not self.run_layout.plan.config.resources.max_restarts
-
-    def _give_up(self, child: Child, failure: ChildFailure) -> None:
-        """Continue without a child; stop a learner without simulators, a run without learners."""
-        child.given_up = True
-        child.mark_dead()
-        self.recorder.losses.given_up.append(child.title)
-        self.recorder.log_event(
-            f"{failure}: given up, too often or always at the same place", kind="given-up",
-            who=child.title, cause=failure.cause,
-        )  # fmt: skip
-        if child is self.children.bridge:
-            return
-        learner = self.children.learners[child.rank]
-        if not any(each.expected for each in self.children.simulators_of(child.rank)):
-            learner.give_up()
-        if learner.given_up:
-            self.saver.exclude(child.rank)
-        left = any(each.expected for each in self.children.learners)
-        if not left or (self._in_lock_step and learner.given_up):
-            self._fail(failure)
-
-    def _set_state(self, child: Child, state: WorkerState) -> None:
-        if child.role == "learner":
-            self.recorder.learners[child.rank].state = state
+            self._restarts.finish_rollback()
 
     def _check(self) -> None:
         now_s = time.monotonic()
@@ -282,9 +187,7 @@ class Supervisor:
         board = self.run_layout.board
         for line in () if board is None else board.notices():
             self.recorder.log_event(line, kind="node")
-        for child in self.children.with_process():
-            if child.row.phase is not Phase.BOOT:
-                self._set_state(child, WorkerState.RUNNING)
+        self._restarts.note_working()
 
     def _fail(self, failure: ChildFailure) -> None:
         """End the run for its first failure; later failures follow from it."""

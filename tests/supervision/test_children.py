@@ -26,6 +26,7 @@ from galamp.supervision.launching import Readiness, is_over
 from galamp.supervision.progress_monitor import MAX_TICK_S, ProgressMonitor
 from galamp.supervision.restart_policy import Failure, RestartPolicy
 from galamp.supervision.rollback import Rollback
+from galamp.training.restarts import Restarts
 from galamp.training.supervisor import EXIT_GRACE_S, STOP_TIMEOUT_S, Supervisor
 from galamp.workers.child import ChildSpec
 from tests.support.engine import wait_for
@@ -361,13 +362,13 @@ def test_in_lock_step_nobody_waits_for_ever_for_all_to_come_back(children: Child
 @pytest.mark.parametrize(("role", "ends"), [("learner", True), ("simulator", False)])
 def test_a_learner_that_fails_twice_at_the_same_place_ends_the_run(role: str, ends: bool) -> None:
     """The others run the same code; a simulator's game is a matter of its own."""
-    supervisor = object.__new__(Supervisor)
+    restarts = object.__new__(Restarts)
     done: list[str] = []
     for name in ("_set_state", "_fail", "_give_up"):
-        setattr(supervisor, name, lambda *_, name=name: done.append(name))
-    setattr(supervisor, "_is_fatal", lambda child: False)  # noqa: B010
+        setattr(restarts, name, lambda *_, name=name: done.append(name))
+    setattr(restarts, "_is_fatal", lambda child: False)  # noqa: B010
     child = SimpleNamespace(role=role, given_up=False, repeats=True, delay_s=lambda failure: None)
-    supervisor._handle_failure(
+    restarts._handle_failure(
         cast(Child, child), ChildFailure(f"{role} 0", "raised ValueError: x"), ""
     )
     assert done == ["_set_state", "_fail" if ends else "_give_up"]
@@ -375,12 +376,14 @@ def test_a_learner_that_fails_twice_at_the_same_place_ends_the_run(role: str, en
 
 def test_who_cannot_be_started_is_lost_before_all_are_called_back() -> None:
     """In lock-step nobody may be left then: without going back at once, the run would be over."""
-    supervisor = object.__new__(Supervisor)
+    restarts = object.__new__(Restarts)
     done: list[str] = []
-    for name in ("_handle_failure", "_finish_rollback"):
-        setattr(supervisor, name, lambda *_, name=name: done.append(name))
+    for name in ("_handle_failure", "finish_rollback"):
+        setattr(restarts, name, lambda *_, name=name: done.append(name))
     lost = Ended(cast(Child, None), ChildFailure("learner 0", "could not be started"))
-    supervisor.children = cast(Children, SimpleNamespace(start_due=lambda now_s, postpone: [lost]))
-    supervisor._stopping_since_s = None
+    due = SimpleNamespace(start_due=lambda now_s, postpone: [lost])
+    restarts._children = cast(Children, due)
+    supervisor = object.__new__(Supervisor)
+    supervisor._restarts, supervisor._stopping_since_s = restarts, None
     supervisor._restart()
-    assert done == ["_handle_failure", "_finish_rollback"]
+    assert done == ["_handle_failure", "finish_rollback"]

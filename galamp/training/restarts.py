@@ -1,0 +1,142 @@
+"""Restarts: what follows when a child of a run has ended.
+
+    Children --reap, start_due--> done with its work, started anew later, given up, or: fail the run
+
+Runs in the supervisor. The others continue meanwhile; in lock-step all learners go back to a turn
+that all have saved. A failure that a restart cannot cure ends the run: one before any work was
+done, a learner that fails twice at the same agent step, and the loss of the last learner.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from galamp.memory.status import Phase
+from galamp.supervision.child import Child
+from galamp.supervision.child_failure import ChildFailure
+from galamp.supervision.children import Children, failure_lines
+from galamp.supervision.layout import RunLayout
+from galamp.supervision.rollback import Rollback
+from galamp.telemetry.recorder import Recorder
+from galamp.telemetry.snapshot import WorkerState
+from galamp.training.checkpointing import Saver
+
+
+class Restarts:
+    """Restarts the children of one attempt of a run, and shows their states."""
+
+    def __init__(
+        self,
+        run_layout: RunLayout,
+        children: Children,
+        recorder: Recorder,
+        saver: Saver,
+        fail: Callable[[ChildFailure], None],
+    ) -> None:
+        """Restart `children`; `fail` ends the run for the failure that it is given."""
+        self._run_layout, self._children = run_layout, children
+        self._recorder, self._saver, self._fail = recorder, saver, fail
+        self._rollback = Rollback(children, run_layout.states)
+        self._in_lock_step = run_layout.plan.config.gossip.exchanges_in_lock_step
+
+    def reap(self, *, stopping: bool) -> None:
+        """Handle the ends of children, and end their orphans; none is restarted while stopping."""
+        ended = self._children.reap()
+        for (child, failure), line in zip(ended, failure_lines(ended), strict=True):
+            if failure is None or stopping:
+                self._set_state(child, WorkerState.FAILED if failure else WorkerState.DONE)
+            elif self._rollback.covers(child):
+                self._set_state(child, WorkerState.STARTING)
+            else:
+                self._handle_failure(child, failure, line)
+        self._children.look_for_orphans(time.monotonic())
+
+    def start_due(self, postpone: Callable[[], bool]) -> None:
+        """Start the children that are due, until `postpone` says that there is something else."""
+        failed = self._children.start_due(time.monotonic(), postpone)
+        for (child, failure), line in zip(failed, failure_lines(failed), strict=True):
+            assert failure is not None
+            self._handle_failure(child, failure, line)
+
+    def finish_rollback(self) -> None:
+        """In lock-step, once all learners have ended: restart them from one common turn."""
+        cause = self._rollback.cause
+        if cause is None or not (self._rollback.ready or self._rollback.overdue):
+            return
+        turn = self._rollback.finish() if self._rollback.ready else None
+        if turn is None:
+            self._fail(cause)
+        else:
+            self._recorder.log_event(
+                f"{cause}: all learners go back to turn {turn:,}", kind="rollback",
+                who=cause.title, cause=cause.cause,
+            )  # fmt: skip
+
+    def note_working(self) -> None:
+        """Show the children that work by now as running."""
+        for child in self._children.with_process():
+            if child.row.phase is not Phase.BOOT:
+                self._set_state(child, WorkerState.RUNNING)
+
+    def _handle_failure(self, child: Child, failure: ChildFailure, line: str) -> None:
+        """Restart a failed child, continue without it, or end the run; `line` is reported."""
+        self._set_state(child, WorkerState.FAILED)
+        if child.given_up:
+            return
+        if self._is_fatal(child):
+            self._fail(failure)
+            return
+        delay_s = child.delay_s(failure)
+        if child.role == "learner" and child.repeats:
+            self._fail(failure)  # the others run the same code
+            return
+        if delay_s is None:
+            self._give_up(child, failure)
+            return
+        self._set_state(child, WorkerState.STARTING)
+        self._recorder.losses.restarts += 1
+        if child.role == "learner" and self._in_lock_step:
+            self._rollback.start(failure, delay_s)
+            return
+        child.due_s = time.monotonic() + delay_s
+        when = f" in {delay_s:.2g} s" if delay_s else ""
+        if line:
+            self._recorder.log_event(
+                f"{line}: started anew{when}", kind="restart", cause=failure.cause,
+                who=child.title if line == str(failure) else "",
+            )  # fmt: skip
+
+    def _is_fatal(self, child: Child) -> bool:
+        """Return whether a restart is not allowed, or cannot help.
+
+        That is so where the child has never worked, or another process runs as this node.
+        """
+        board = self._run_layout.board if child is self._children.bridge else None
+        if board is not None and board.overtaken_by is not None:
+            return True
+        return not child.has_worked or not self._run_layout.plan.config.resources.max_restarts
+
+    def _give_up(self, child: Child, failure: ChildFailure) -> None:
+        """Continue without a child; stop a learner without simulators, a run without learners."""
+        child.given_up = True
+        child.mark_dead()
+        self._recorder.losses.given_up.append(child.title)
+        self._recorder.log_event(
+            f"{failure}: given up, too often or always at the same place", kind="given-up",
+            who=child.title, cause=failure.cause,
+        )  # fmt: skip
+        if child is self._children.bridge:
+            return
+        learner = self._children.learners[child.rank]
+        if not any(each.expected for each in self._children.simulators_of(child.rank)):
+            learner.give_up()
+        if learner.given_up:
+            self._saver.exclude(child.rank)
+        left = any(each.expected for each in self._children.learners)
+        if not left or (self._in_lock_step and learner.given_up):
+            self._fail(failure)
+
+    def _set_state(self, child: Child, state: WorkerState) -> None:
+        if child.role == "learner":
+            self._recorder.learners[child.rank].state = state
