@@ -2,13 +2,9 @@
 
     Checkpoint --format_files, format_manifest--> name, bytes of each file
     open folder --read_manifest, read_state--> Checkpoint without learners, and an entry of each
-                --read_file--> bytes of a learner's file, for `checkpoint_tensors`
+                --read_file--> bytes of a file of tensors, for `checkpoint_tensors`
 
-    learner-<rank>.safetensors   parameters.<name> float32, optimizer.<name> float32 [P] or
-                                 shorter, generator uint8, where P counts the parameters; and
-                                 normaliser float64, in runs that have one
-    mean.safetensors             parameters.<name> float32: of the learners of all nodes, in runs
-                                 on several
+    *.safetensors                of each learner, and of the mean over all nodes
     state.json                   identity, config, progress, and what each learner's file must hold
     MANIFEST.json                written last: size and SHA-256 of each file, its own digest, and
                                  the sequence: number of the save in this folder
@@ -31,7 +27,6 @@ from typing import Annotated, Any
 from galamp.core.decode import Range
 from galamp.core.disk import open_unfollowed
 from galamp.core.errors import CheckpointError
-from galamp.core.sanitize import is_tensor_name
 from galamp.storage.canonical_json import (
     JSON_LIMIT_BYTES,
     encode,
@@ -46,8 +41,8 @@ from galamp.storage.checkpoint_tensors import (
     MEAN_FILE,
     LearnerEntry,
     MeanEntry,
-    check_learner_size,
-    check_mean_size,
+    check_learner,
+    check_mean,
     entry_of,
     format_learner,
     format_mean,
@@ -160,14 +155,11 @@ def read_state(folder: int, files: Files) -> tuple[Checkpoint, dict[int, Learner
     good = len(entries) == len(state.learners) and set(files) == expected
     need(good, f"{MANIFEST} and {STATE} name different files")
     for rank, entry in entries.items():
-        names = entry.optimizer
-        good = len(set(names)) == len(names) <= 8 and all(map(is_tensor_name, names))
-        need(good, "unexpected optimizer state")
         file = learner_file(rank)
-        check_learner_size(files[file][0], file, identity, entry)
+        check_learner(entry, file, files[file][0], identity)
     mean = None
     if state.mean is not None:
-        check_mean_size(files[MEAN_FILE][0], identity)
+        check_mean(files[MEAN_FILE][0], identity)
         mean = MeanState({}, state.mean.learners)
     return Checkpoint(identity, state.config, state.progress, (), mean), entries
 

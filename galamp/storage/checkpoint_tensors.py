@@ -3,6 +3,12 @@
     LearnerState, LearnerEntry --format_learner--> bytes --parse_learner--> LearnerState
     MeanState                  --format_mean-----> bytes --parse_mean-----> MeanState
 
+    learner-<rank>.safetensors   parameters.<name> float32, optimizer.<name> float32 [P] or
+                                 shorter, generator uint8, where P counts the parameters; and
+                                 normaliser float64, in runs that have one
+    mean.safetensors             parameters.<name> float32: of the learners of all nodes, in runs
+                                 on several
+
 What a file must hold follows from the identity and its entry in `state.json`; that is compared
 with the file's size before memory is allocated. Pure.
 """
@@ -21,6 +27,7 @@ from safetensors.numpy import save as format_tensors
 
 from galamp.core.decode import Positive, Range
 from galamp.core.errors import CheckpointError
+from galamp.core.sanitize import is_tensor_name
 from galamp.storage.canonical_json import LARGEST_COUNT, need
 from galamp.storage.checkpoint_state import LearnerState, MeanState
 from galamp.storage.identity import Identity
@@ -32,6 +39,8 @@ HEADER_LIMIT_BYTES = 1_000_000
 LEARNER_LIMIT_BYTES = 2**31
 GENERATOR_LIMIT_BYTES = 2**16
 LEARNER_LIMIT, LEARNERS_OF_ALL_NODES_LIMIT = 1024, 2**20
+MAX_OPTIMIZER = 8
+"""Most vectors of an optimiser's state."""
 
 NORMALISER = "normaliser"
 """Name of its tensor, and of its size in a learner's entry."""
@@ -112,13 +121,24 @@ def format_mean(mean: MeanState, identity: Identity) -> bytes:
 # --- reading ---
 
 
-def check_learner_size(size: int, file: str, identity: Identity, entry: LearnerEntry) -> None:
-    """Compare the size of a learner's file with its tensors, before memory is allocated for it."""
+def check_learner(entry: LearnerEntry, file: str, size: int, identity: Identity) -> None:
+    """Check an entry, and the size of its file, before memory is allocated for it.
+
+    Raises:
+        CheckpointError: no learner has such a state, or its file would be of another size.
+    """
+    names = entry.optimizer
+    good = len(set(names)) == len(names) <= MAX_OPTIMIZER and all(map(is_tensor_name, names))
+    need(good, "unexpected optimizer state")
     _check_size(size, file, _tensor_specs(identity, entry))
 
 
-def check_mean_size(size: int, identity: Identity) -> None:
-    """Compare the size of the file of the mean likewise."""
+def check_mean(size: int, identity: Identity) -> None:
+    """Check the size of the file of the mean, before memory is allocated for it.
+
+    Raises:
+        CheckpointError: it would be of another size.
+    """
     _check_size(size, MEAN_FILE, _parameter_specs(identity))
 
 

@@ -37,9 +37,9 @@ from galamp.storage.held_folder import HeldFolder
 from galamp.storage.inspection import GRAPH, refuse_links, shared_with
 from galamp.storage.links import LATEST, replace_link
 from galamp.storage.locks import LOCK, Lock, take_lock
+from galamp.storage.monitor_log import MONITOR, monitor_name
 from galamp.storage.mounts import local_locks
 from galamp.storage.new_folder import make_new, missing, name_part, remove_empty
-from galamp.storage.run_logs import MONITOR, monitor_name
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"

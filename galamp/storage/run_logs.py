@@ -1,10 +1,10 @@
-"""Growing files of a run: rows of metrics, and a line per finished game.
+"""Growing files of a run, of lines that are only appended; and one of them, the rows of metrics.
 
 Runs in the supervisor, the one writer; resumed runs, plots and evaluation read them.
 
     row --MetricsLog--> metrics.jsonl --read_metrics, curve--> rows one by one, learning curve
     event --EventLog--> events.jsonl, in `event_log`
-    episode --MonitorLog--> monitor/<i>.monitor.csv
+    episode --MonitorLog--> monitor/<i>.monitor.csv, in `monitor_log`
 
 A killed process leaves at most one incomplete line; readers skip it and the next writer removes it.
 A failing disk costs rows, never the run. Only one row is in memory, whatever the size of a file.
@@ -15,7 +15,6 @@ Nothing is written through a link, and nothing into a run folder that is no long
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -27,8 +26,6 @@ from galamp.core.json_values import DecodeError, is_number, is_whole, json_objec
 from galamp.storage.learning_curve import Curve
 
 RETURN, EPISODES = "charts/episodic_return", "charts/episodes"
-MONITOR = "monitor"
-"""The folder of monitor files."""
 
 TAIL_BYTES = 1_000_000
 """Size of the pieces in which a file's end is read."""
@@ -36,16 +33,10 @@ TAIL_BYTES = 1_000_000
 LINE_LIMIT_BYTES = 1_000_000
 """No row is longer: that of a thousand learners takes less than half of it."""
 
-MAX_UNWRITTEN = 10_000
-"""Number of episodes after which they are written, even if `flush` is hardly ever called."""
-
 MAX_START = 2**31 - 1
 MAX_STEP = 2**53 - 1
 LARGEST = 1e300
 """Numbers beyond these limits were never written by a run."""
-
-_OF_NO_FILE = (errno.EINVAL, errno.ENXIO)
-"""Errors of open() for what is no regular file: a pipe, a folder; a socket."""
 
 Warn = Callable[[str], None]
 """Reports a disk error in one line, once per file."""
@@ -206,91 +197,6 @@ def curve(path: Path) -> Curve:
     return found
 
 
-def monitor_name(learner: int) -> str:
-    """Return the name of the file of a learner's episodes."""
-    return f"{learner}.monitor.csv"
-
-
-class MonitorLog:
-    """Finished episodes of one simulator, in the form of Stable-Baselines3's Monitor.
-
-    The first line is `#{"t_start": ..., "env_id": ...}`, then follow columns r (true score), l
-    (length in agent steps), t (seconds since t_start).
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        env_id: str,
-        t_start: float,
-        warn: Warn,
-        where: Where = as_named,
-    ) -> None:
-        """Prepare the file; an existing one is continued, and keeps its own `t_start`.
-
-        Args:
-            path: `monitor/<i>.monitor.csv`, in a folder that exists.
-            env_id: environment.
-            t_start: time.time() at the start of the run.
-            warn: called once for a disk error.
-            where: returns its current path.
-        """
-        self._file = AppendOnly(path, warn, where)
-        self._rows: list[tuple[float, int, float]] = []
-        header = json.dumps({"t_start": t_start, "env_id": env_id})
-        self._header = f"#{header}\nr,l,t\n"
-        self._t_start = t_start
-        self._is_known = False
-        with contextlib.suppress(OSError):
-            self._inspect()
-
-    @property
-    def failed(self) -> int:
-        """Number of flushes that the disk refused."""
-        return self._file.failed
-
-    def append(self, score: float, length: int, ended: float) -> None:
-        """Add an episode that ended at time.time() `ended`; it is written by `flush` or later."""
-        self._rows.append((float(score), length, ended))
-        if len(self._rows) >= MAX_UNWRITTEN:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the buffered episodes; if the disk refuses, they are lost."""
-        rows, self._rows = self._rows, []
-        try:
-            self._inspect()
-        except OSError as error:
-            self._file.give_up(error)
-            return
-        content = self._header + "".join(map(self._line, rows))
-        if content and self._file.append(content.encode()):
-            self._header = ""
-
-    def _line(self, row: tuple[float, int, float]) -> str:
-        score, length, ended = row
-        return f"{score:.10g},{length},{round(ended - self._t_start, 6)}\n"
-
-    def _inspect(self) -> None:
-        """Inspect the existing file, once: continue it, or move it aside.
-
-        Raises:
-            OSError: it cannot be inspected now.
-        """
-        if self._is_known or (path := self._file.path) is None:
-            return
-        try:
-            resume_point = _monitor_start(path)
-        except FileNotFoundError:
-            pass
-        else:
-            if resume_point is None:
-                path.replace(path.with_name(path.name + ".damaged"))
-            else:
-                self._t_start, self._header = resume_point, ""
-        self._is_known = True
-
-
 def _trim(file: int) -> int:
     """Cut off an incomplete last line, which a killed process left; returns the new size."""
     size = kept = os.fstat(file).st_size
@@ -303,24 +209,3 @@ def _trim(file: int) -> int:
         kept = first + found + 1 if found >= 0 else first
     os.ftruncate(file, kept)
     return kept
-
-
-def _monitor_start(path: Path) -> float | None:
-    """Return `t_start` of an existing monitor file; None if its header is invalid.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    try:
-        with open_plain(path) as file:
-            first, columns = file.readline(10_000), file.readline(10_000)
-    except OSError as error:
-        if error.errno in _OF_NO_FILE:
-            return None
-        raise
-    try:
-        start = json_object(first[1:]).get("t_start")
-    except DecodeError:
-        return None
-    sound = first.startswith(b"#") and columns == b"r,l,t\n"
-    return float(start) if sound and is_amount(start) else None

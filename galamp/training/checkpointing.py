@@ -37,7 +37,7 @@ from galamp.supervision.layout import RunLayout
 from galamp.telemetry.recorder import SESSIONS, STEPS_ELSEWHERE
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 from galamp.training.mean_of_nodes import MeanOfNodes
-from galamp.training.named_parameters import learner_state, parameters_of
+from galamp.training.state_conversion import learner_state, parameters_of
 
 MIN_KEPT = 2
 """Number of checkpoints that are kept even if the disk then has no room for another one."""

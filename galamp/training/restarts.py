@@ -32,19 +32,22 @@ class Restarts:
         children: Children,
         recorder: Recorder,
         saver: Saver,
+        *,
         fail: Callable[[ChildFailure], None],
+        stopping: Callable[[], bool],
     ) -> None:
-        """Restart `children`; `fail` ends the run for the failure that it is given."""
+        """Restart `children`, unless the run is `stopping`; `fail` ends it for a failure."""
         self._run_layout, self._children = run_layout, children
-        self._recorder, self._saver, self._fail = recorder, saver, fail
+        self._recorder, self._saver = recorder, saver
+        self._fail, self._stopping = fail, stopping
         self._rollback = Rollback(children, run_layout.states)
         self._in_lock_step = run_layout.plan.config.gossip.exchanges_in_lock_step
 
-    def reap(self, *, stopping: bool) -> None:
-        """Handle the ends of children, and end their orphans; none is restarted while stopping."""
+    def reap(self) -> None:
+        """Handle the ends of children, and end their orphans."""
         ended = self._children.reap()
         for (child, failure), line in zip(ended, failure_lines(ended), strict=True):
-            if failure is None or stopping:
+            if failure is None or self._stopping():  # for the failure of another one, maybe
                 self._set_state(child, WorkerState.FAILED if failure else WorkerState.DONE)
             elif self._rollback.covers(child):
                 self._set_state(child, WorkerState.STARTING)
@@ -62,7 +65,11 @@ class Restarts:
     def finish_rollback(self) -> None:
         """In lock-step, once all learners have ended: restart them from one common turn."""
         cause = self._rollback.cause
-        if cause is None or not (self._rollback.ready or self._rollback.overdue):
+        if (
+            self._stopping()
+            or cause is None
+            or not (self._rollback.ready or self._rollback.overdue)
+        ):
             return
         turn = self._rollback.finish() if self._rollback.ready else None
         if turn is None:
@@ -82,7 +89,7 @@ class Restarts:
     def _handle_failure(self, child: Child, failure: ChildFailure, line: str) -> None:
         """Restart a failed child, continue without it, or end the run; `line` is reported."""
         self._set_state(child, WorkerState.FAILED)
-        if child.given_up:
+        if child.given_up or self._stopping():
             return
         if self._is_fatal(child):
             self._fail(failure)

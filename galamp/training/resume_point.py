@@ -22,7 +22,7 @@ from galamp.memory.learner_state import GENERATOR_BYTES, STATE_COUNTERS, Sizes, 
 from galamp.storage import checkpoint as checkpoints
 from galamp.storage.checkpoint import Checkpoint, LearnerState
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
-from galamp.training.named_parameters import saved_state
+from galamp.training.state_conversion import saved_state
 
 LIMITS = Limits(number=Range(-1e100, 1e100), items=EPISODES_IN_MEAN, more_fields=True)
 

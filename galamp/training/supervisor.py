@@ -6,7 +6,8 @@
                      end all children, write the last checkpoint
 
 It creates no CUDA context, steps no environment, and holds nothing that a child could wait for. A
-child that dies or hangs is restarted while the others continue, or else ends the run: `restarts`.
+child that dies or hangs is restarted while the others continue, given up, or ends the run: see
+`restarts`.
 """
 
 from __future__ import annotations
@@ -75,7 +76,10 @@ class Supervisor:
         self.control_server, self._signals = control_server, signals
         self.children = Children(run_layout)
         control_server.tracing.configure(self._processes, self._permit_tracing)
-        self._restarts = Restarts(run_layout, self.children, recorder, saver, self._fail)
+        self._restarts = Restarts(
+            run_layout, self.children, recorder, saver,
+            fail=self._fail, stopping=lambda: self._stopping_since_s is not None,
+        )  # fmt: skip
         self._in_lock_step = run_layout.plan.config.gossip.exchanges_in_lock_step
         self._report = run_layout.plan.config.report
         self._failure: ChildFailure | None = None
@@ -97,7 +101,7 @@ class Supervisor:
                 self.children.wait()
                 self._take_signals()
                 self._handle_requests()
-                self._restarts.reap(stopping=self._stopping_since_s is not None)
+                self._restarts.reap()
                 self._restart()
                 self._check()
                 self._enforce_stop_timeouts()
@@ -172,11 +176,10 @@ class Supervisor:
         self.run_layout.control.tracer = pid
 
     def _restart(self) -> None:
-        """Start the children that are due: none is after a stop."""
+        """Start the children that are due."""
         self._restarts.start_due(lambda: self._signals.pending)
         # After both sources of failures: in lock-step all learners may have ended now.
-        if self._stopping_since_s is None:
-            self._restarts.finish_rollback()
+        self._restarts.finish_rollback()
 
     def _check(self) -> None:
         now_s = time.monotonic()

@@ -15,7 +15,7 @@ from galamp.core.errors import GalampError, UserError
 from galamp.environments import EpisodeCounter, describe, make_environment
 from galamp.environments.base import Environment
 from galamp.environments.checks import InvalidDataError
-from galamp.storage.run_logs import MonitorLog
+from galamp.storage.monitor_log import MonitorLog
 from galamp.workers.child import ChildSpec, _write_report
 from tests.support import misbehaving
 from tests.support.engine import run, summary

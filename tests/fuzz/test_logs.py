@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import time
@@ -17,14 +18,8 @@ from hypothesis import strategies as st
 from galamp.cli.main import main
 from galamp.gossip.transport.publication import Publication, Source
 from galamp.storage.gossip_log import Damaged, Entry, Lost, Measurement, Rebase, Start, parse
-from galamp.storage.run_logs import (
-    RETURN,
-    MetricsLog,
-    MonitorLog,
-    curve,
-    last_start_in,
-    read_metrics,
-)
+from galamp.storage.monitor_log import MonitorLog, read_monitor
+from galamp.storage.run_logs import RETURN, MetricsLog, curve, last_start_in, read_metrics
 from tests.fuzz.bending import EDITS, bent_json, edited, examples
 
 ROWS: list[dict[str, Any]] = [
@@ -105,6 +100,7 @@ def test_monitor_files(thorough: Any, tmp_path: Path) -> None:
     @example([("delete", 0, 1, b"")])
     def bent(edits: list[tuple[str, float, int, bytes]]) -> None:
         path.write_bytes(edited(MONITOR, edits))
+        assert all(map(math.isfinite, itertools.chain.from_iterable(read_monitor(path))))
         told: list[str] = []
         log = MonitorLog(path, "ALE/Pong-v5", 2000.0, told.append)
         log.append(3.0, 5, 2001.0)

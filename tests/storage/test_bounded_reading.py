@@ -25,14 +25,13 @@ from galamp.storage import checkpoint as checkpoints
 from galamp.storage.canonical_json import encode
 from galamp.storage.gossip_log import read_gossip
 from galamp.storage.learning_curve import MAX_POINTS, Curve
+from galamp.storage.monitor_log import MAX_UNWRITTEN, MonitorLog
 from galamp.storage.rate_cache import RateCache
 from galamp.storage.run_folder import GRAPH_LIMIT_BYTES, RunFolder, read_json
 from galamp.storage.run_logs import (
     LINE_LIMIT_BYTES,
-    MAX_UNWRITTEN,
     RETURN,
     MetricsLog,
-    MonitorLog,
     curve,
     last_row,
     last_start_in,

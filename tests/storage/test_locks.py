@@ -25,9 +25,10 @@ from galamp.storage import held_folder, locks
 from galamp.storage.event_log import EventLog
 from galamp.storage.gossip_log import GossipLog
 from galamp.storage.locks import Lock, take_lock, wait_for_lock
+from galamp.storage.monitor_log import MonitorLog
 from galamp.storage.mounts import local_locks
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import MetricsLog, MonitorLog
+from galamp.storage.run_logs import MetricsLog
 from galamp.tools.chaos import command, record
 from galamp.training.supervisor import Supervisor
 from tests.storage.test_odd_disks import saver

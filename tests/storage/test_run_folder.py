@@ -20,15 +20,9 @@ import pytest
 from galamp.core.disk import replace_file, temporary_name
 from galamp.core.errors import GalampError, UserError
 from galamp.storage import run_logs
+from galamp.storage.monitor_log import MonitorLog
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import (
-    AppendOnly,
-    MetricsLog,
-    MonitorLog,
-    curve,
-    last_start_in,
-    read_metrics,
-)
+from galamp.storage.run_logs import AppendOnly, MetricsLog, curve, last_start_in, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 1, 2, 12, 0, 5)

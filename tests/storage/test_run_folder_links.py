@@ -18,8 +18,9 @@ from galamp.storage.event_log import EventLog
 from galamp.storage.gossip_log import GOSSIP, GossipLog
 from galamp.storage.inspection import shared_with
 from galamp.storage.locks import LOCK
+from galamp.storage.monitor_log import MonitorLog
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import MetricsLog, MonitorLog, Warn
+from galamp.storage.run_logs import MetricsLog, Warn
 from tests.storage.test_run_folder import create
 
 VICTIM = b"a line\nand one without its end"

@@ -26,6 +26,7 @@ from galamp.supervision.launching import Readiness, is_over
 from galamp.supervision.progress_monitor import MAX_TICK_S, ProgressMonitor
 from galamp.supervision.restart_policy import Failure, RestartPolicy
 from galamp.supervision.rollback import Rollback
+from galamp.telemetry.snapshot import WorkerState
 from galamp.training.restarts import Restarts
 from galamp.training.supervisor import EXIT_GRACE_S, STOP_TIMEOUT_S, Supervisor
 from galamp.workers.child import ChildSpec
@@ -367,6 +368,7 @@ def test_a_learner_that_fails_twice_at_the_same_place_ends_the_run(role: str, en
     for name in ("_set_state", "_fail", "_give_up"):
         setattr(restarts, name, lambda *_, name=name: done.append(name))
     setattr(restarts, "_is_fatal", lambda child: False)  # noqa: B010
+    restarts._stopping = lambda: False
     child = SimpleNamespace(role=role, given_up=False, repeats=True, delay_s=lambda failure: None)
     restarts._handle_failure(
         cast(Child, child), ChildFailure(f"{role} 0", "raised ValueError: x"), ""
@@ -384,6 +386,48 @@ def test_who_cannot_be_started_is_lost_before_all_are_called_back() -> None:
     due = SimpleNamespace(start_due=lambda now_s, postpone: [lost])
     restarts._children = cast(Children, due)
     supervisor = object.__new__(Supervisor)
-    supervisor._restarts, supervisor._stopping_since_s = restarts, None
+    supervisor._restarts = restarts
     supervisor._restart()
     assert done == ["_handle_failure", "finish_rollback"]
+
+
+@pytest.mark.parametrize("how", ["reap", "start_due"])
+def test_who_fails_together_with_the_failure_that_ends_the_run_is_not_restarted(how: str) -> None:
+    """Nor given up, nor waited for: the run saves and ends."""
+    stopped: list[ChildFailure] = []
+    rows = [SimpleNamespace(state=WorkerState.RUNNING) for _ in range(3)]
+    found = [
+        SimpleNamespace(
+            role="learner", rank=rank, title=f"learner {rank}", has_worked=rank > 0, due_s=None,
+            given_up=False, repeats=False, delay_s=lambda failure, delay_s=delay_s: delay_s,
+        )
+        for rank, delay_s in enumerate([0.0, 0.0, None])
+    ]  # fmt: skip
+    ended = [
+        Ended(cast(Child, child), ChildFailure(child.title, f"raised ValueError: {child.rank}"))
+        for child in found
+    ]
+    of_all = SimpleNamespace(
+        reap=lambda: ended, start_due=lambda now_s, postpone: ended,
+        look_for_orphans=lambda now_s: None, bridge=None,
+    )  # fmt: skip
+    resources = SimpleNamespace(max_restarts=10)
+    gossip = SimpleNamespace(exchanges_in_lock_step=False)
+    plan = SimpleNamespace(config=SimpleNamespace(resources=resources, gossip=gossip))
+    losses = SimpleNamespace(restarts=0, given_up=[])
+    restarts = Restarts(
+        cast(Any, SimpleNamespace(plan=plan, states=[], board=None)),
+        cast(Children, of_all),
+        cast(Any, SimpleNamespace(learners=rows, losses=losses, log_event=pytest.fail)),
+        cast(Any, SimpleNamespace(exclude=pytest.fail)),
+        fail=stopped.append,
+        stopping=lambda: bool(stopped),
+    )
+    if how == "reap":
+        restarts.reap()
+    else:
+        restarts.start_due(lambda: False)
+    assert stopped == [ended[0].failure]
+    assert [row.state for row in rows] == [WorkerState.FAILED] * 3
+    assert (losses.restarts, losses.given_up) == (0, [])
+    assert all(child.due_s is None for child in found)

@@ -17,8 +17,9 @@ from galamp.core.errors import UserError
 from galamp.storage import held_folder
 from galamp.storage.event_log import EventLog
 from galamp.storage.locks import Lock, take_lock
+from galamp.storage.monitor_log import MonitorLog
 from galamp.storage.run_folder import RunFolder
-from galamp.storage.run_logs import MetricsLog, MonitorLog, last_start_in, read_metrics
+from galamp.storage.run_logs import MetricsLog, last_start_in, read_metrics
 from galamp.training.control.framing import CONTROL
 from galamp.training.control.server import ControlServer
 from tests.storage.test_locks import OFTEN, RUN, content

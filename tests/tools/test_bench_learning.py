@@ -235,17 +235,18 @@ def test_wrong_options(words: str, complaint: str, capsys: pytest.CaptureFixture
     assert complaint in said.err
 
 
-# Node 0's episodes score 0, those of the other node 20: after 110 of each the mean of all is 10.
+# Node 0's episodes score 20, those of the other node 0: after 110 of each the mean of all is 10.
 TWO_NODES = r"""
 import json, pathlib, sys
 folder = pathlib.Path(dict(zip(sys.argv[1:], sys.argv[2:]))["--run-dir"])
-for path, score in ((folder, 0), (folder.with_name(folder.name + "-node-1"), 20)):
+for path, score in ((folder, 20), (folder.with_name(folder.name + "-node-1"), 0)):
     (path / "monitor").mkdir(parents=True)
     lines = [f"{score},10,{episode}" for episode in range(110)]
     text = "\n".join(['#{"t_start": 1000.0}', "r,l,t", *lines])
-    (path / "monitor" / "0.monitor.csv").write_text(text + "\n")
-row = {"global_step": 900, "wall_s": 9.0, "charts/episodes": 110, "charts/episodic_return": 0.0}
+    (path / "monitor" / "0.monitor.csv").write_text(text + "\n" if score or not SILENT else "")
+row = {"global_step": 900, "wall_s": 9.0, "charts/episodes": 110, "charts/episodic_return": 20.0}
 (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+(folder / "summary.json").write_text(json.dumps({"ended_by": "stop-score", "agent_steps": 900}))
 """
 
 
@@ -253,12 +254,21 @@ row = {"global_step": 900, "wall_s": 9.0, "charts/episodes": 110, "charts/episod
 def test_a_task_on_several_nodes_is_run_by_all_and_all_their_episodes_count(
     monkeypatch: pytest.MonkeyPatch, bar: float, reached: bool
 ) -> None:
-    monkeypatch.setattr(learning, "NODES", (sys.executable, "-c", TWO_NODES))
+    monkeypatch.setattr(learning, "NODES", (sys.executable, "-c", f"SILENT = False{TWO_NODES}"))
     monkeypatch.setattr(learning, "PROGRAM", (sys.executable, "-c", "raise SystemExit(1)"))
     one = learning.train(Task("two", "--env-id Easy-v0", 1000, bar, nodes=2), 1, "cpu", limit_s=60)
     assert one.failure == ""
     assert one.reached is reached
     assert one.result.mean_return == 10.0
+
+
+def test_a_task_on_several_nodes_has_failed_if_one_has_no_episodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(learning, "NODES", (sys.executable, "-c", f"SILENT = True{TWO_NODES}"))
+    one = learning.train(Task("two", "--env-id Easy-v0", 1000, 20, nodes=2), 1, "cpu", limit_s=60)
+    assert one.failure == "node 1 has written no episodes"
+    assert not one.as_expected
     assert " 2 run --env-id Easy-v0 " in one.run
 
 

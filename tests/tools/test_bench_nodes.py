@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,13 +45,6 @@ def test_every_node_has_its_place_and_its_folder() -> None:
     place = "run --seed 1 --nodes 2 --node-rank {} --join tcp/127.0.0.1:7000 --run-dir {}"
     assert " ".join(first).endswith(place.format(0, "runs/x"))
     assert " ".join(second).endswith(place.format(1, "runs/x-node-1"))
-
-
-def test_a_score_ends_the_run_on_the_first_node_alone() -> None:
-    flags = ["run", "--game", "Pong", "--stop-score", "15", "--seed", "1"]
-    first, second = nodes.commands(2, flags, "runs/x", "tcp/127.0.0.1:7000")
-    found = [parsed(*words[4:]).stop.stop_score for words in (first, second)]
-    assert found == [15.0, None]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +129,39 @@ def test_all_nodes_end_together(
     if asks:
         monkeypatch.setattr(nodes.subprocess, "Popen", asked)
     assert ended_with(codes, monkeypatch) == expected
+    assert all(process.returncode is not None for process in started)
+
+
+@pytest.mark.parametrize(("reached", "expected"), [(True, EXIT_OK), (False, EXIT_SIGTERM)])
+def test_a_score_of_all_nodes_ends_the_run(
+    reached: bool,
+    expected: int,
+    started: list[subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No node knows of it: their own flags have no score."""
+    looks: list[tuple[list[Path], float]] = []
+    words: list[list[str]] = []
+
+    def looked(folders: list[Path], bar: float) -> bool:
+        looks.append((folders, bar))
+        if not reached and len(looks) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return reached and len(looks) == 3
+
+    def commands_of(*arguments: Any) -> list[list[str]]:
+        words.extend(given(*arguments))
+        return [[sys.executable, "-c", SAVES]] * 2
+
+    given = nodes.commands
+    monkeypatch.setattr(nodes, "commands", commands_of)
+    monkeypatch.setattr(nodes, "has_reached", looked)
+    monkeypatch.setattr(nodes, "LOOK_EVERY_S", 0.01)
+    flags = ["--game", "Pong", "--stop-score", "15", "--seed", "1"]
+    monkeypatch.setattr(sys, "argv", ["nodes", "2", "run", *flags, "--run-dir", "x"])
+    assert nodes.main() == expected
+    assert looks == [([Path("x"), Path("x-node-1")], 15.0)] * 3
+    assert [parsed(*each[4:]).stop.stop_score for each in words] == [None, None]
     assert all(process.returncode is not None for process in started)
 
 

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from galamp.storage.run_logs import EPISODES, RETURN, MonitorLog, monitor_name
-from galamp.tools.bench.learning import WINDOW, result
-from galamp.tools.bench.pooled_episodes import Ended, episodes_of, pooled
+from galamp.storage.monitor_log import MONITOR, MonitorEpisode, MonitorLog, monitor_name
+from galamp.storage.run_folder import METRICS
+from galamp.storage.run_logs import EPISODES, RETURN
+from galamp.tools.bench.learning import result
+from galamp.tools.bench.pooled_episodes import (
+    WINDOW,
+    episodes_of,
+    has_reached,
+    pooled,
+    pooled_rows,
+)
 
 COUNT = 400
 
+Episodes = list[MonitorEpisode]
 
-def run_of(nodes: int) -> list[list[Ended]]:
+
+def run_of(nodes: int) -> list[Episodes]:
     """Episode k ends after k seconds and agent steps with score k, on each node in turn."""
-    return [[Ended(float(k), float(k)) for k in range(node, COUNT, nodes)] for node in range(nodes)]
+    return [
+        [MonitorEpisode(float(k), float(k), 10) for k in range(node, COUNT, nodes)]
+        for node in range(nodes)
+    ]
 
 
-def rows_of(episodes: list[Ended]) -> list[dict[str, Any]]:
+def rows_of(episodes: Episodes) -> list[dict[str, Any]]:
     """Return one row of node 0 after each of its episodes, of these alone."""
     scores = [episode.score for episode in episodes]
     return [
         {
-            "global_step": int(episodes[done - 1].at_s),
-            "wall_s": episodes[done - 1].at_s,
+            "global_step": int(episodes[done - 1].ended_s),
+            "wall_s": episodes[done - 1].ended_s,
             EPISODES: done,
             RETURN: sum(scores[:done][-WINDOW:]) / len(scores[:done][-WINDOW:]),
         }
@@ -33,44 +47,62 @@ def rows_of(episodes: list[Ended]) -> list[dict[str, Any]]:
     ]
 
 
+def write(folder: Path, episodes: Episodes, learners: int = 1) -> None:
+    """Write the files of a node, whose learners have had these episodes in turn."""
+    (folder / MONITOR).mkdir(parents=True)
+    for learner in range(learners):
+        log = MonitorLog(folder / MONITOR / monitor_name(learner), "Pong", 0.0, print)
+        for episode in episodes[learner::learners]:
+            log.append(episode.score, episode.length, episode.ended_s)
+        log.flush()
+    (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows_of(episodes)))
+
+
 @pytest.mark.parametrize("nodes", [1, 2, 4])
 def test_so_many_nodes_reach_a_bar_after_as_many_agent_steps_as_one(nodes: int) -> None:
     every = run_of(nodes)
-    found = result(pooled(rows_of(every[0]), every, WINDOW), 300, COUNT)
+    found = result(pooled(rows_of(every[0]), every), 300, COUNT)
     assert found.reached_at is not None
     assert 350 <= found.reached_at < 350 + nodes
-    last = result(rows_of(every[0])[-1:], 300, COUNT).agent_steps
-    assert found.agent_steps == last
+    assert found.agent_steps == every[0][-1].ended_s
 
 
 def test_the_last_episodes_of_one_node_alone_are_older() -> None:
     every = run_of(2)
     assert result(rows_of(every[0]), 250, COUNT).reached_at == 350
-    assert result(pooled(rows_of(every[0]), every, WINDOW), 250, COUNT).reached_at == 300
+    assert result(pooled(rows_of(every[0]), every), 250, COUNT).reached_at == 300
 
 
 def test_few_episodes_of_all_nodes_do_not_count() -> None:
-    every = [[Ended(float(k), 9.0) for k in range(node, 99, 2)] for node in range(2)]
-    assert result(pooled(rows_of(every[0]), every, WINDOW), 5, COUNT).reached_at is None
+    every = [[MonitorEpisode(float(k), 9.0, 10) for k in range(node, 99, 2)] for node in range(2)]
+    assert result(pooled(rows_of(every[0]), every), 5, COUNT).reached_at is None
 
 
 def test_rows_without_episodes_stay_as_they_are() -> None:
     rows: list[dict[str, Any]] = [{"resumed_from": 0}, {EPISODES: 0, RETURN: None}]
-    assert list(pooled(rows, run_of(2), WINDOW)) == rows
-
-
-def test_a_node_whose_files_are_not_there_has_no_episodes(tmp_path: Path) -> None:
-    assert episodes_of(tmp_path / "none") == []
+    assert list(pooled(rows, run_of(2))) == rows
     rows = [{EPISODES: 5, RETURN: 1.0}]
-    assert list(pooled(rows, [[], []], WINDOW)) == [{EPISODES: 0, RETURN: None}]
+    assert list(pooled(rows, [[], run_of(1)[0]])) == rows, "the first node's files are not there"
+
+
+def test_a_run_that_goes_on_has_reached_a_bar_for_good(tmp_path: Path) -> None:
+    """What the other node has not written yet may only concern later rows."""
+    one, other = run_of(2)
+    folders = [tmp_path / "run", tmp_path / "run-node-1"]
+    assert not has_reached(folders, -100.0), "nothing is there yet"
+    write(folders[0], one)
+    assert not has_reached(folders, -100.0), "the other node has not written"
+    write(folders[1], other[:100], learners=2)
+    bars = range(0, COUNT, 5)
+    reached = [bar for bar in bars if has_reached(folders, bar)]
+    assert max(reached) == 145, "of the rows until episode 199"
+    whole = list(pooled(rows_of(one), [one, other]))
+    assert all(result(whole, bar, COUNT).reached_at for bar in reached)
+    assert all(result(pooled_rows(folders), bar, COUNT).reached_at for bar in reached)
 
 
 def test_episodes_of_several_learners_are_in_the_order_of_their_ends(tmp_path: Path) -> None:
-    for learner, began_s in enumerate([1000.0, 1001.0]):
-        log = MonitorLog(tmp_path / monitor_name(learner), "Pong", began_s, print)
-        for after_s in (5.0, 7.0):
-            log.append(learner - 21.0, 800, began_s + after_s)
-        log.flush()
-    assert episodes_of(tmp_path) == [
-        Ended(1005.0, -21.0), Ended(1006.0, -20.0), Ended(1007.0, -21.0), Ended(1008.0, -20.0),
-    ]  # fmt: skip
+    episodes = run_of(1)[0][:20]
+    write(tmp_path / "run", episodes, learners=3)
+    assert episodes_of(tmp_path / "run") == episodes
+    assert episodes_of(tmp_path / "none") == []

@@ -646,3 +646,5 @@ def test_two_machines_survive_cuts(tmp_path: Path, wire: str) -> None:
     assert all(fault["works_after_s"] is not None for fault in killed)
     assert all(each["checks"] for each in told["invariants"])
     assert Path(f"{folder}-node1", "summary.json").exists()
+    for each in (folder, Path(f"{folder}-node1")):
+        assert json.loads((each / "config.json").read_text())["cluster"]["wire"] == wire

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from galamp.storage.run_logs import MONITOR, MonitorLog, monitor_name
+from galamp.storage.monitor_log import MONITOR, MonitorLog, monitor_name
 from galamp.telemetry.sinks.base import Episode, MetricSink, Row, SinkContext
 
 

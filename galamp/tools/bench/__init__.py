@@ -9,7 +9,8 @@ Every system, galamp or peer, is a command that trains in processes of its own a
 
     runs.Measurement --> tables (one table at the end), a JSON row each
 
-`bin/bench learning` lets runs end by themselves and reads from their rows what they have learned.
+`bin/bench learning` lets runs end by themselves and reads from their rows what they have learned;
+of several nodes, from the episodes of all.
 
 A peer is an entry of `peers.PEERS` and a script in `peer_scripts/`; a sub-command is an entry of
 `cli.COMMANDS`, a step of `bin/bench gpu` one of `gpu.command.STEPS`, a task of `bin/bench learning`

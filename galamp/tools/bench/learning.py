@@ -1,6 +1,7 @@
 """`bin/bench learning`: known tasks trained to known bars, one after the other.
 
     Task, seed --command_of--> processes.Program --> RUN/metrics.jsonl --result--> Training
+                               of several nodes  --> their rows and episodes --pooled_rows--> result
 
 Runs in the bench. A bar is reached at the first row of metrics at which the mean return of the last
 100 training episodes is not below it; means of fewer episodes do not count, nor does what comes
@@ -27,14 +28,14 @@ from rich.table import Table
 
 from galamp.core.errors import EXIT_OK, RunFailed, UserError
 from galamp.core.json_values import is_number, is_whole
-from galamp.storage.run_folder import SUMMARY, read_json
-from galamp.storage.run_logs import EPISODES, LARGEST, MAX_STEP, MONITOR, RETURN, read_metrics
+from galamp.storage.run_folder import METRICS, SUMMARY, read_json
+from galamp.storage.run_logs import LARGEST, MAX_STEP, RETURN, read_metrics
 from galamp.telemetry.display.console import plain_table
 from galamp.telemetry.display.text import UNKNOWN
 from galamp.tools.bench import tables
 from galamp.tools.bench.learning_tasks import Task, chosen
 from galamp.tools.bench.nodes import folder_of
-from galamp.tools.bench.pooled_episodes import episodes_of, pooled
+from galamp.tools.bench.pooled_episodes import WINDOW, episodes_of, pooled_rows, reaches
 from galamp.tools.bench.processes import Program, Usage
 from galamp.tools.bench.runs import ROOT, cores
 from galamp.training.stopping import BY_SCORE
@@ -42,8 +43,6 @@ from galamp.training.stopping import BY_SCORE
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "galamp")
 NODES: tuple[str, ...] = (sys.executable, "-m", "galamp.tools.bench.nodes")
 WALL = "wall_s"
-WINDOW = 100
-"""Number of training episodes of a mean that counts."""
 POLL_S = 1.0
 EXIT_BELOW = 1
 """Exit code if a task did not reach its bar, or a control did."""
@@ -158,8 +157,13 @@ def train(task: Task, seed: int, device: str, limit_s: float) -> Training:
                 share = _until_it_ends(program, limit_s)
             except RunFailed as error:
                 failure = str(error)
-        found = result(_rows(path, task.nodes), task.bar, task.steps)
-        found = ended_at_the_bar(found, _summary(path), task.steps)
+        if task.nodes == 1:
+            found = result(read_metrics(path / METRICS), task.bar, task.steps)
+            found = ended_at_the_bar(found, _summary(path), task.steps)
+        else:
+            folders = [folder_of(path, node) for node in range(task.nodes)]
+            found = result(pooled_rows(folders), task.bar, task.steps)
+            failure = failure or _without_episodes(folders)
     named = (task.name, shown, seed, task.steps, task.bar, task.control)
     return Training(*named, found, share, failure)
 
@@ -191,19 +195,15 @@ def result(rows: Iterable[dict[str, Any]], bar: float, within: int) -> Result:
         found = dataclasses.replace(found, agent_steps=steps, wall_s=wall_s)
         if is_number(score, -LARGEST, LARGEST):
             found = dataclasses.replace(found, mean_return=score)
-            enough = is_whole(row.get(EPISODES), WINDOW, MAX_STEP)
-            if found.reached_at is None and enough and score >= bar and steps <= within:
+            if found.reached_at is None and reaches(row, bar) and steps <= within:
                 found = dataclasses.replace(found, reached_at=steps)
     return found
 
 
-def _rows(run: Path, nodes: int) -> Iterable[dict[str, Any]]:
-    """Return the rows of a run, with the returns of all its nodes' episodes."""
-    rows = read_metrics(run / "metrics.jsonl")
-    if nodes == 1:
-        return rows
-    every = [episodes_of(folder_of(run, node) / MONITOR) for node in range(nodes)]
-    return pooled(rows, every, WINDOW)
+def _without_episodes(folders: Sequence[Path]) -> str:
+    """Return which node has written no episodes, so that its own cannot count; empty if none."""
+    silent = (node for node, folder in enumerate(folders) if not episodes_of(folder))
+    return next((f"node {node} has written no episodes" for node in silent), "")
 
 
 def _summary(run: Path) -> dict[str, Any]:

@@ -5,7 +5,9 @@
         galamp run flags ... --nodes N --node-rank 1 --join ADDRESS --run-dir DIR-node-1
         ...
 
-Runs in the bench, and below it as this program. The rows of node 0 hold the agent steps of all.
+Runs in the bench, and below it as this program. The rows of node 0 hold the agent steps of all. A
+`--stop-score` among the flags is of the episodes of all nodes, which no node knows: this program
+ends the run.
 Each node has its part of the cores. So beside as many learners in one run, which is one node and
 divides the cores among its learners likewise, it shows what the bridges between nodes cost.
 """
@@ -27,10 +29,12 @@ from pathlib import Path
 from galamp.core.errors import EXIT_OK, EXIT_SIGTERM
 from galamp.core.machine.machine import Cpu, inspect_cpus
 from galamp.supervision.placement import physical_cores
+from galamp.tools.bench.pooled_episodes import has_reached
 from galamp.tools.bench.runs import System, Workload, galamp_system
 
 LOOPBACK = "127.0.0.1"
-POLL_S = 0.1
+POLL_S, LOOK_EVERY_S = 0.1, 10.0
+"""Pauses between two looks at the nodes, and at their scores."""
 BY_REQUEST = (EXIT_SIGTERM, -signal.SIGTERM)
 """Exit codes of a node that was asked to end; the second one if it had hardly begun."""
 END_DEADLINE_S = 50.0
@@ -55,16 +59,12 @@ def nodes_system(workload: Workload, nodes: int, more: Sequence[str]) -> System:
 
 
 def commands(nodes: int, flags: Sequence[str], run_dir: str, address: str) -> list[list[str]]:
-    """Return the command of each node; node 0 has the run folder, others have one beside it.
-
-    Where a score ends the run, it is that of node 0's learners.
-    """
+    """Return the command of each node; node 0 has the run folder, others have one beside it."""
     found = []
     for node in range(nodes):
-        more = ("--stop-score", "none") if node and "--stop-score" in flags else ()
         place = ("--nodes", str(nodes), "--node-rank", str(node), "--join", address)
         where = ("--run-dir", str(folder_of(Path(run_dir), node)))
-        found.append([sys.executable, "-m", "galamp", *flags, *more, *place, *where])
+        found.append([sys.executable, "-m", "galamp", *flags, *place, *where])
     return found
 
 
@@ -97,17 +97,26 @@ def parts(cpus: Sequence[Cpu], nodes: int) -> list[tuple[int, ...]]:
 
 
 def main() -> int:
-    """Run all nodes until one ends or SIGTERM comes, then end all; returns the exit code."""
+    """Run all nodes until one ends, the score is reached or SIGTERM comes, then end all.
+
+    Returns the exit code.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("nodes", type=int)
     parser.add_argument("--run-dir", required=True)
+    parser.add_argument("--stop-score", type=float)
     args, flags = parser.parse_known_args()
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    folders = [folder_of(Path(args.run_dir), node) for node in range(args.nodes)]
     running = _started(commands(args.nodes, flags, args.run_dir, free_address()))
-    while not asked and all(process.poll() is None for process in running):
+    look_s, reached = time.monotonic(), False
+    while not (asked or reached) and all(process.poll() is None for process in running):
         time.sleep(POLL_S)
-    by_itself = [process.returncode for process in running if process.returncode is not None]
+        if args.stop_score is not None and time.monotonic() >= look_s:
+            reached = has_reached(folders, args.stop_score)
+            look_s = time.monotonic() + LOOK_EVERY_S
+    by_itself = reached or any(process.returncode is not None for process in running)
     for process in running:
         process.terminate()
     until_s = time.monotonic() + END_DEADLINE_S

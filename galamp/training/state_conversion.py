@@ -1,9 +1,9 @@
-"""Named parameters: those of a flat vector by name, in PyTorch's layout, and back.
+"""State conversion: a learner's state as it runs, and as checkpoints have it.
 
-    State, its parameters [P] in shared memory <--saved_state, learner_state--> LearnerState
+    State, its parameters flat [P] <--saved_state, learner_state--> LearnerState, by name
 
-The flat vector stores convolutions as they are computed, OHWI; checkpoints have them as PyTorch
-does, OIHW. Pure.
+Checkpoints have parameters by name, in PyTorch's layout; the flat vector has convolutions in the
+order in which they are computed, OHWI instead of OIHW. Pure.
 """
 
 from __future__ import annotations
