@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from galamp.tools.compare.reaching import Reaching, median_time
-from galamp.tools.study import hypotheses, plan, published, tuning
+from galamp.tools.study import hypotheses, plan, published, sensitivity, tuning
 from galamp.tools.study.arms import of_arms
 from galamp.tools.study.balls import balls, certificate
 from galamp.tools.study.rows import Row
@@ -31,6 +31,8 @@ def report(study: Study) -> dict[str, Any]:
         "scales": {game: asdict(scale) for game, scale in study.scales.items()},
         "rates": tuning.worths(study.rows["tuning"], study.planned["tuning"]),
         "tuning_missing": {arm: count for arm, (count, _) in study.untried.items()},
+        "to_reach": sensitivity.to_reach(study),
+        "other_rules": sensitivity.other_rules(study),
         "arms": [row for name in plan.NORMALISED for row in of_arms(study, name)],
         "pong": _pong([*study.rows["pong"], *study.peers]),
         "atari": published.beside(study.rows["atari"]),

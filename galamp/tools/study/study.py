@@ -21,12 +21,14 @@ from galamp.tools.study import (
     stable_baselines3,
     tuning,
 )
-from galamp.tools.study.decisions import Decision, Outcome, decide
+from galamp.tools.study.decisions import OPEN, Decision, Outcome, decide
 from galamp.tools.study.kept import RowNote, kept, kept_peers
 from galamp.tools.study.rows import Cell, Row, read_rows
 from galamp.tools.study.scale import Scales
 from galamp.tools.study.stable_baselines3 import PeerRun
 from galamp.tools.sweep.planned import PlannedRun, digest
+
+WAITS = "which it becomes depends, by Holm's correction, on the hypotheses whose runs are missing"
 
 
 class Shape(NamedTuple):
@@ -101,13 +103,19 @@ class Study:
         robustness = [*scale_lacks, *self.lacks("robustness", plan.A2C_256, plan.GALA_256)]
         efficiency = [*scale_lacks, *self.lacks("efficiency", plan.A2C_64, plan.GALA_64)]
         speed = [*self.lacks("pong", plan.A2C_PONG, plan.GALA_PONG)]
-        return decide(
+        decisions = decide(
             [
                 _told(hypotheses.robustness(rows["robustness"], of, not robustness), robustness),
                 _told(hypotheses.efficiency(rows["efficiency"], of, not efficiency), efficiency),
                 _told(hypotheses.speed(rows["pong"], not speed), speed),
             ]
         )
+        return [
+            replace(each, test=_told(each.test, [WAITS]))
+            if each.test.p is not None and each.verdict == OPEN
+            else each
+            for each in decisions
+        ]
 
 
 def _told(test: Outcome, lacks: Sequence[str]) -> Outcome:

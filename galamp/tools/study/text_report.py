@@ -17,6 +17,7 @@ from galamp.tools.plot.charts import AXIS_LABELS, Chart, mean_line
 from galamp.tools.study import tuning
 from galamp.tools.study.arms import SHARES
 from galamp.tools.study.rows import Row, by_game
+from galamp.tools.study.sensitivity import ARMS
 from galamp.tools.study.study import Study
 
 ALL_GAMES = "all games"
@@ -32,6 +33,11 @@ BALL_NOTE = (
     "the certificate of those that have one, and over the norm of all parameters' mean at the end; "
     "medians over each run, then over runs."
 )
+SENSITIVITY_NOTE = (
+    "To reach, in H1: halfway from random actions to the median of the reference runs. Only games "
+    "in which some runs end above and some do not tell anything. Other rules explore and decide "
+    "nothing; their p is not corrected."
+)
 MAX_ROWS = 10
 ABOVE = "above \u00bc, \u00bd, \u00be"
 
@@ -39,7 +45,9 @@ ABOVE = "above \u00bc, \u00bd, \u00be"
 def show(found: Mapping[str, Any], file: TextIO, width: int | None = None) -> None:
     """Write the tables of `report`."""
     console = table_console(file, width)
-    table = plain_table(("hypothesis", "p", "p (Holm)", "verdict", "found"), text=(0, 3, 4))
+    table = plain_table(
+        ("hypothesis", "p", "p (Holm), at most", "verdict", "found"), text=(0, 3, 4)
+    )
     for each in found["decisions"]:
         table.add_row(
             each["name"], _p(each["p"]), _p(each["corrected"]), each["verdict"], each["found"]
@@ -55,6 +63,10 @@ def show(found: Mapping[str, Any], file: TextIO, width: int | None = None) -> No
             console.print(_disagreement(rows))
     if found["arms"]:
         console.print(Text(SCALE_NOTE, "dim"))
+    if found["other_rules"]:
+        console.print(_to_reach(found["to_reach"]))
+        console.print(_other_rules(found["other_rules"]))
+        console.print(Text(SENSITIVITY_NOTE, "dim"))
     if found["pong"]:
         console.print(_pong(found["pong"]))
     if found["atari"]:
@@ -129,6 +141,28 @@ def _arms(rows: Sequence[Mapping[str, Any]]) -> Any:
                     ", ".join(str(row["above"][f"{share:g}"]["runs"]) for share in SHARES),
                     *([_amount(learners[name]) for name in ("mean", "best")] if each else []),
                 )
+    return table
+
+
+def _to_reach(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Return what runs of H1 had to reach, and how many did."""
+    headings = ("game", "random", "reference runs", "to reach", *ARMS)
+    table = plain_table(headings, text=(0,))
+    for row in rows:
+        reference = f"{row['least']:.2f}, {row['reference']:.2f}, {row['most']:.2f}"
+        above = (f"{row['above'][arm]} of {row['runs'][arm]}" for arm in ARMS)
+        table.add_row(
+            row["game"], f"{row['random']:.2f}", reference, f"{row['to_reach']:.2f}", *above
+        )
+    return table
+
+
+def _other_rules(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Return what other rules of H1 would have found."""
+    table = plain_table(("H1 by", *ARMS, "p"), text=(0,))
+    for row in rows:
+        above = (f"{row['above'][arm]} of {row['runs'][arm]}" for arm in ARMS)
+        table.add_row(row["rule"], *above, _p(row["p"]))
     return table
 
 
