@@ -216,10 +216,12 @@ def _exit_message(run: Path) -> str:
     from galamp.core.sanitize import clean
     from galamp.storage.run_status import summary_of
     from galamp.telemetry.display.exit_message import exit_message
+    from galamp.tools.run_folders.next_steps import own_code_flags
+    from galamp.tools.run_folders.record import config_of
 
     summary = summary_of(run)
     if summary is None:
         return ""
     failure = summary.get("failure")
     message = f"galamp: {clean(str(failure))}\n" if failure else ""
-    return message + exit_message(summary)
+    return message + exit_message(summary, *own_code_flags(config_of(run)))

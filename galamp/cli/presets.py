@@ -28,6 +28,7 @@ class Preset(NamedTuple):
 
 
 PPO_CARTPOLE = {
+    "environment.env_id": "CartPole-v1",
     "environment.num_envs": 8,
     "algorithm.learning_rate": 1e-3,
     "algorithm.num_steps": 32,
@@ -50,7 +51,6 @@ PRESETS = {
         {
             **PPO_CARTPOLE,
             ".total_steps": 100_000,
-            "environment.env_id": "CartPole-v1",
             "resources.learners": 1,
         },
         "500 of 500 after 100,000 agent steps, a minute on 2 cores (seeds 1 and 2)",
@@ -72,7 +72,7 @@ PRESETS = {
         },
     ),
     "fast-cpu": Preset(
-        "Atari without a GPU: 8 environments for each learner, one learner per core",
+        "Atari without a GPU: 8 environments for each learner, one learner per core, at most 8",
         "a2c",
         {"environment.num_envs": 8, "resources.device": "cpu"},
         "Pong: 17.3 after 3,000,000 agent steps, 16.5 minutes on 2 cores (one seed)",
@@ -143,6 +143,7 @@ PRESETS = {
         "RL Baselines3 Zoo: ppo.yml, Pendulum-v1, without state-dependent exploration",
         "ppo",
         {
+            "environment.env_id": "Pendulum-v1",
             "environment.num_envs": 4,
             "algorithm.learning_rate": 1e-3,
             "algorithm.lr_schedule": "constant",
@@ -162,6 +163,7 @@ PRESETS = {
         "RL Baselines3 Zoo: ppo.yml, Acrobot-v1, without normalisation",
         "ppo",
         {
+            "environment.env_id": "Acrobot-v1",
             "environment.num_envs": 16,
             "algorithm.learning_rate": 3e-4,
             "algorithm.lr_schedule": "constant",
@@ -212,6 +214,7 @@ PRESETS = {
         "found here: 200,000 agent steps do for CartPole-v1",
         "pqn",
         {
+            "environment.env_id": "CartPole-v1",
             "environment.num_envs": 32,
             "algorithm.learning_rate": 1e-3,
             "algorithm.num_steps": 16,

@@ -79,7 +79,11 @@ def run_command(args: argparse.Namespace) -> int:
     if config.report.json:
         print_safely(json.dumps(outcome.summary) + "\n", sys.stdout)
     elif not config.report.quiet:
-        print_safely(exit_message(outcome.summary), sys.stderr)
+        from galamp.tools.run_folders.next_steps import own_code_flags
+        from galamp.tools.run_folders.record import config_of
+
+        named = own_code_flags(config_of(outcome.folder))
+        print_safely(exit_message(outcome.summary, *named), sys.stderr)
     return outcome.result.exit_code
 
 

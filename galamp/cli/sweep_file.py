@@ -229,7 +229,8 @@ def _runs(
     values, usual = _values(arm, of_file, sweep)
     problems: list[str] = []
     seeds = _seeds(arm, arm.own.get("seeds", of_sweep.get("seeds")), values, problems)
-    games = _games(arm, arm.own.get("games", of_sweep.get("games")), values, problems)
+    twice = any(map(_names_environment, (arm.raw, of_file)))  # a preset may name one as well
+    games = _games(arm, arm.own.get("games", of_sweep.get("games")), values, twice, problems)
     config = from_settings(values, type(usual.algorithm))
     problems += _refused(arm, config, values, sweep, allowed)
     cores = arm.own.get("cores", sweep.cores)
@@ -312,11 +313,20 @@ def _seeds(arm: Arm, given: Any, values: Values, problems: list[str]) -> list[in
     return []
 
 
-def _games(arm: Arm, given: Any, values: Values, problems: list[str]) -> list[str]:
-    """Return the environments of an arm; by default that of its settings."""
+def _names_environment(raw: Raw) -> bool:
+    section, name = ENV_ID
+    environment = raw.get(section)
+    return isinstance(environment, dict) and name in environment
+
+
+def _games(arm: Arm, given: Any, values: Values, twice: bool, problems: list[str]) -> list[str]:
+    """Return the environments of an arm; by default that of its settings.
+
+    `twice`: whether its settings name one, too.
+    """
     if given is None:
         given = [values.get(ENV_ID, RunConfig().environment.env_id)]
-    elif ENV_ID in values:
+    elif twice:
         problems.append(
             f"{arm.source}: games and environment.env_id: both name environments; leave out one of "
             "them"

@@ -57,8 +57,8 @@ class ResourceConfig:
 
     learners: int = option(
         AUTO,
-        "actor-learners; auto tries which number is quickest here, once (default: one per core, on "
-        "GPUs one each)",
+        "actor-learners; auto tries which number is quickest here, once (default: one per core, at "
+        "most 8; on GPUs one each)",
         low=1,
         high=1024,
         auto=True,

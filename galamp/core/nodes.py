@@ -187,7 +187,7 @@ def _addresses(config: ClusterConfig) -> tuple[str, ...]:
     addresses = tuple(filter(None, (each.strip() for each in config.join.split(","))))
     least = config.nodes - 1
     if not least <= len(addresses) <= config.nodes:
-        wanted = "that of node 0" if least == 1 else f"those of nodes 0 to {least - 1}"
+        wanted = "that of machine 0" if least == 1 else f"those of machines 0 to {least - 1}"
         raise UserError(
             f"--join: {len(addresses)} addresses, --nodes {config.nodes} connect to {wanted}: give "
             "them in order, with commas between them, such as tls/machine-0:7447"

@@ -29,7 +29,7 @@ ADDED_TO: Final = ("lock", "metrics.jsonl", "events.jsonl", "eval.jsonl", "gossi
 ENDINGS: Final = (".log", ".csv")
 """Endings of such files in the run's folders."""
 WRITTEN: Final = {
-    "logs": re.compile(r"(learner|simulator)-\d+(\.\d+)?\.(log|crash-.*)"),
+    "logs": re.compile(r"((learner|simulator)-\d+(\.\d+)?|bridge|profile|wandb)\.(log|crash-.*)"),
     "monitor": re.compile(r"\d+\.monitor\.csv"),
 }
 """Names in these folders that a run may write to; other files there are the user's."""

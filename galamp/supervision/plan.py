@@ -34,6 +34,9 @@ ONLY_FOR_GOSSIP = (
 )  # fmt: skip
 
 LEARNERS_PER_CORE = 8
+"""Most learners, however many are asked for."""
+USUAL_LEARNERS = 8
+"""Most learners on CPUs where no number is asked for."""
 DESCRIPTORS_PER_CHILD = 4
 DESCRIPTORS_OF_SUPERVISOR = 64
 
@@ -260,9 +263,9 @@ def _refuse_gossip(gossip: GossipConfig) -> None:
 
 
 def _learners(devices: list[str], machine: Machine) -> int:
-    """Return one learner per core on CPUs; on GPUs one each, with at least two cores apiece."""
+    """Return one learner per core on CPUs, up to the usual; on GPUs one each, of two cores."""
     if devices == [CPU]:
-        return min(LEARNERS_PER_CORE, machine.usable)
+        return min(USUAL_LEARNERS, machine.usable)
     return max(1, min(len(devices), machine.usable // 2))
 
 

@@ -355,8 +355,8 @@ class Session:
             )
         if plan.place is not None:
             raise UserError(
-                f"--nodes {plan.place.nodes}: all nodes must have the same number of learners; "
-                "stop them, and go on with --resume and another --learners"
+                f"--nodes {plan.place.nodes}: the number of learners of a run on several machines "
+                "is fixed; resume it alone with --nodes 1, or start a new run"
             )
         machine = self._context.machine
         config = with_learners(plan.asked, learners, machine, plan.learners)

@@ -30,6 +30,7 @@ from galamp.core.settings import Setting, allowed, settings
 from galamp.gossip.topologies import TOPOLOGIES
 from galamp.telemetry.display.exit_message import exit_message
 from galamp.telemetry.display.streams import STARTING
+from galamp.tools.run_folders.next_steps import own_code_flags
 from tests.support.engine import also
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -584,7 +585,7 @@ def run_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     [
         ("--seed N", "seed of everything random (default: 1)"),
         ("--total-steps N", "over all learners (default: 10000000 agent steps)"),
-        ("--learners N", "quickest here, once (default: one per core, on GPUs one each)"),
+        ("--learners N", "once (default: one per core, at most 8; on GPUs one each)"),
         ("--rmsprop-eps X", "(default: 1e-05)"),
         ("--sticky-actions X", "(default: the protocol's)"),
         ("--[no-]clip-rewards", "(default: the protocol's)"),
@@ -772,11 +773,28 @@ def test_the_closing_line_says_how_it_ended_and_what_to_do_next() -> None:
     assert exit_message(summary | facts) == (
         "stopped: 1,234,567 agent steps\n"
         "time     2 m 05 s   over 2 starts   1,200 agent steps/s   1 restart\n"
-        "best     mean score 20.50   runs/x/checkpoints/best\n"
+        "best     mean score 20.50   best checkpoint: runs/x/checkpoints/best\n"
         "files    runs/x\n"
         "look at it: galamp show runs/x\n"
         "evaluate it: galamp eval runs/x\n"
         "go on: galamp run --resume runs/x\n"
     )
-    own = exit_message(summary | {"status": "stopped", "env_id": "my.own:make"})
-    assert own.endswith("go on: galamp run --resume runs/x --env-id my.own:make\n")
+    evaluated = exit_message(summary | facts | {"evaluation": {"best": 17.5, "best_at": 1000}})
+    assert "\nbest     evaluation 17.50   runs/x/checkpoints/best\n" in evaluated
+
+
+def test_the_next_commands_name_the_users_own_code_again() -> None:
+    """A module is imported only if it is named, and by commands that take it."""
+    config = to_dict(RunConfig()) | {
+        "environment": {"env_id": "my.own:make", "wrapper": ["my.own:One", "my.own:Two"]},
+        "model": {"network": "my.nets:small"},
+        "report": {"sinks": "jsonl,my.sinks:Mine"},
+    }
+    summary = {"agent_steps": 5, "mean_return_100": None, "run_dir": "runs/my x"}
+    told = exit_message(summary | {"status": "stopped"}, *own_code_flags(config))
+    named = "--env-id my.own:make --wrapper my.own:One --wrapper my.own:Two --network my.nets:small"
+    assert told.splitlines()[-3:] == [
+        "look at it: galamp show 'runs/my x'",
+        f"evaluate it: galamp eval 'runs/my x' {named}",
+        f"go on: galamp run --resume 'runs/my x' {named} --sinks jsonl,my.sinks:Mine",
+    ]

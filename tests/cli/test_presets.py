@@ -22,6 +22,12 @@ EVIDENCE = "\n".join(
 """What is said of measurements, in the README and in the help."""
 
 
+@pytest.mark.parametrize("name", ["cartpole", "ppo-cartpole", "pqn-cartpole", "ppo-acrobot"])
+def test_a_preset_with_an_environment_in_its_name_trains_that_one(name: str) -> None:
+    env_id = preset_values(name)["environment", "env_id"]
+    assert env_id.partition("-")[0].lower() in name
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_setting_of_a_preset_is_one_of_its_algorithm(
     name: str,

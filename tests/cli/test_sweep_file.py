@@ -166,6 +166,13 @@ def test_what_is_wrong_for_every_arm_is_told_once(tmp_path: Path, wrong: str, ar
     assert all((": arm " in line) is bool(arms) for line in error.value.problems)
 
 
+def test_games_are_trained_in_place_of_a_presets_environment(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, "[sweep]\npreset = 'ppo-acrobot'\ngames = ['Pong', 'CartPole-v1']")
+    assert sweep.games == ["ALE/Pong-v5", "CartPole-v1"]
+    assert [run.config.environment.env_id for run in sweep.runs] == sweep.games
+    assert sweep_of(tmp_path, "[sweep]\npreset = 'ppo-acrobot'").games == ["Acrobot-v1"]
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [

@@ -139,13 +139,23 @@ def kinds_of_events() -> set[str]:
     """What is given as `kind` where events are logged: at the calls, or as a default."""
     found = {KeptEvent().kind, inspect.signature(restore).parameters["kind"].default}
     for path in (ROOT / "galamp").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        module = ast.parse(path.read_text())
+        texts = {
+            name.id: each.value.value
+            for each in module.body
+            if isinstance(each, ast.Assign) and isinstance(each.value, ast.Constant)
+            for name in each.targets
+            if isinstance(name, ast.Name)
+        }
+        for node in ast.walk(module):
             if isinstance(node, ast.Call):
                 called = [ast.unparse(each) for each in (node.func, *node.args[:1])]
                 if any(name.endswith("log_event") for name in called):  # or partial(log_event)
                     given = [word.value for word in node.keywords if word.arg == "kind"]
                     parts = [part for value in given for part in ast.walk(value)]
                     found |= {str(p.value) for p in parts if isinstance(p, ast.Constant)}
+                    names = {part.id for part in parts if isinstance(part, ast.Name)}
+                    found |= {str(texts[name]) for name in names & texts.keys()}
     return found
 
 

@@ -241,7 +241,9 @@ def test_the_file_and_its_description(cartpole: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--which", "all"), "--which all: expected mean, a learner's rank such as 0, best or"),
+        (("--which", "all"), "--which all: expected best or latest"),
+        (("--learner", "all"), "--learner all: expected mean, or a learner's rank such as 0"),
+        (("--learner", "0", "--which", "1"), "--learner 0 --which 1: two learners"),
         (("--which", "best"), "has no best checkpoint; ask for the latest"),
         (("--which", "9"), "it has no learner [9], but 0 to 1"),
         (("--format", "tf"), "--format tf: expected one of onnx, torchscript, safetensors"),

@@ -316,7 +316,8 @@ def test_a_whole_run_goes_but_for_what_is_the_users(tmp_path: Path) -> None:
     with_checkpoints(run, 100)
     for folder in ("logs", "monitor"):
         (run / folder).mkdir()
-    (run / "logs" / "learner-0.log").write_text("")
+    for name in ("learner-0", "simulator-0.1", "bridge", "profile", "wandb"):
+        (run / "logs" / f"{name}.log").write_text("")
     (run / "monitor" / "0.monitor.csv").write_text("")
     (run / "notes.txt").write_text("mine")
     (run / "logs" / "mine.txt").write_text("mine")

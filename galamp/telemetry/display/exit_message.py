@@ -1,10 +1,11 @@
 """Final report of a run on a terminal or in a log: how it ended, and what to do next.
 
-summary --exit_message--> text
+summary, flags that name the user's own code again --exit_message--> text
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +17,12 @@ CONDITIONS = ("max-time", "stop-score", "stop-when-flat")
 LABEL_WIDTH = 9
 
 
-def exit_message(summary: dict[str, Any]) -> str:
-    """Return how the run ended, what it reached, where its files are, and the next commands."""
+def exit_message(summary: dict[str, Any], for_eval: str = "", for_resume: str = "") -> str:
+    """Return how the run ended, what it reached, where its files are, and the next commands.
+
+    `for_eval` and `for_resume` are flags of these commands, each after a space: a module is
+    imported only if the user names it, a stored name is not enough.
+    """
     score = summary["mean_return_100"]
     words = f"{summary['status']}: {summary['agent_steps']:,} agent steps"
     if score is not None:
@@ -27,15 +32,14 @@ def exit_message(summary: dict[str, Any]) -> str:
         words += f"\nwhy: {clean(str(summary.get('reason')))}"
     for label, facts in _facts(summary):
         words += f"\n{label:<{LABEL_WIDTH}}{'   '.join(facts)}"
-    # A module is imported only if the user names it; a stored name is not enough.
-    code = f" --env-id {summary['env_id']}" if ":" in summary["env_id"] else ""
-    run = f"{summary['run_dir']}{code}"
-    evaluate, on = f"evaluate it: galamp eval {run}", f"go on: galamp run --resume {run}"
-    look = f"look at it: galamp show {summary['run_dir']}"
+    run = shlex.quote(summary["run_dir"])
+    evaluate = f"evaluate it: galamp eval {run}{for_eval}"
+    on = f"go on: galamp run --resume {run}{for_resume}"
+    look = f"look at it: galamp show {run}"
     if early and summary["status"] == "finished":
         return f"{words}\n{look}\n{evaluate}\n{on} --{summary['ended_by']} none\n"
     if summary["status"] == "finished":
-        plot = f"draw it: galamp plot {summary['run_dir']}"
+        plot = f"draw it: galamp plot {run}"
         return f"{words}\n{look}\n{plot}\n{evaluate}\n"
     return f"{words}\n{look}\n{evaluate}\n{on}\n"
 
@@ -52,8 +56,11 @@ def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
         facts.append(f"{restarts} restart{'s' if restarts > 1 else ''}")
     if facts:
         yield "time", facts
+    where = f"{clean(summary['run_dir'])}/checkpoints/best"
+    evaluation = summary.get("evaluation")
     best = summary.get("best_mean_return_100")
-    if best is not None:
-        where = f"{clean(summary['run_dir'])}/checkpoints/best"
-        yield "best", [f"mean score {best:.2f}", where]
+    if evaluation is not None:  # which chooses the checkpoint, then
+        yield "best", [f"evaluation {evaluation['best']:.2f}", where]
+    elif best is not None:  # of that moment there need not be a checkpoint
+        yield "best", [f"mean score {best:.2f}", f"best checkpoint: {where}"]
     yield "files", [clean(summary["run_dir"])]

@@ -35,7 +35,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="run folder; several, of the machines of one run, are checked against each other, too"
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    add_figure_flags(parser, "draw distances, certificates and their ratio", former="--plot")
+    add_figure_flags(
+        parser, "draw distances, certificates and their ratio", short="-o", former="--plot"
+    )
 
 
 def audit_command(args: argparse.Namespace) -> int:

@@ -25,10 +25,11 @@ class ExportConfig:
         "C++; safetensors: the weights alone",
         names=tuple(FORMATS),
     )
+    learner: str = option("mean", "whose parameters: a learner's rank, or the mean of all")
     which: str = option(
-        "mean",
-        "whose parameters: mean of all learners, or a learner's rank, in the best checkpoint if "
-        "there is one, else in the latest; or best or latest: the mean in that one",
+        "",
+        "best or latest: checkpoint of a run folder (default: the best if there is one, else the "
+        "latest); or, as before --learner was there, whose parameters",
     )
     env_id: str = option(EvaluationConfig.env_id, "as for galamp eval")
     wrapper: tuple[str, ...] = wrapper_option()

@@ -39,13 +39,13 @@ class Exported(NamedTuple):
 
 
 def export(path: Path, config: ExportConfig, output: str | None, *, overwrite: bool) -> Exported:
-    """Export the agent that `path` and `config.which` mean.
+    """Export the agent that `path`, `config.learner` and `config.which` mean.
 
     Raises:
         UserError: the agent, the environment, the format or the file cannot be used.
         GalampError: the export differs from the agent, or the disk refuses; nothing is written.
     """
-    format, (learner, which) = format_of(config.format), _wanted(config.which)
+    format, (learner, which) = format_of(config.format), _wanted(config.learner, config.which)
     found = locate(path, which)
     for line in found.skipped:
         print_safely(f"galamp: warning: damaged checkpoint passed over: {line}\n", sys.stderr)
@@ -94,17 +94,32 @@ def converted(agent: Agent, format: Format, recording: Recording) -> tuple[bytes
     return content, verify(agent, function, recording)
 
 
-def _wanted(text: str) -> tuple[Learner, str | None]:
-    """Return whose parameters, and which checkpoint, `--which` means."""
-    if text in ("best", "latest"):
-        return MEAN, text
+def _wanted(learner: str, which: str) -> tuple[Learner, str | None]:
+    """Return whose parameters, and which checkpoint, `--learner` and `--which` mean.
+
+    `--which` was for both: it may still name whose.
+
+    Raises:
+        UserError: one of them means nothing, or they mean two learners.
+    """
+    whose = _learner(learner)
+    if whose is None:
+        raise UserError(f"--learner {shown(learner)}: expected mean, or a learner's rank such as 0")
+    if which in ("", "best", "latest"):
+        return whose, which or None
+    named = _learner(which)
+    if named is None:
+        raise UserError(f"--which {shown(which)}: expected best or latest")
+    if whose not in (MEAN, named):
+        raise UserError(f"--learner {learner} --which {which}: two learners; leave --which out")
+    return named, None
+
+
+def _learner(text: str) -> Learner | None:
+    """Return the learner that a text names; None if it names none."""
     if text == MEAN:
-        return MEAN, None
-    if text.isascii() and text.isdigit() and len(text) <= 9:
-        return int(text), None
-    raise UserError(
-        f"--which {shown(text)}: expected mean, a learner's rank such as 0, best or latest"
-    )
+        return MEAN
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
 
 
 def _target(output: str | None, found: Found, name: str, overwrite: bool) -> Path:

@@ -6,7 +6,9 @@ RunRecord --next_steps--> [(command, what it does), ...]
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from galamp.storage.gossip_log import GOSSIP
 from galamp.storage.run_folder import CHECKPOINTS
@@ -26,9 +28,7 @@ FOR_EVAL = ("--env-id", "--wrapper", "--network")
 def next_steps(record: RunRecord) -> list[tuple[str, str]]:
     """Return commands, the most useful first, each with what it does."""
     run = shlex.quote(str(record.path))
-    own = _own_code(record)
-    everything = "".join(f" {flag} {shlex.quote(name)}" for flag, name in own)
-    some = "".join(f" {flag} {shlex.quote(name)}" for flag, name in own if flag in FOR_EVAL)
+    some, everything = own_code_flags(record.config)
     if record.state is State.RUNNING:
         return [
             (f"galamp attach {run}", "watch it"),
@@ -48,11 +48,24 @@ def next_steps(record: RunRecord) -> list[tuple[str, str]]:
     return steps
 
 
-def _own_code(record: RunRecord) -> list[tuple[str, str]]:
+def own_code_flags(config: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the flags that name code of the user's again, each after a space.
+
+    For commands that play a checkpoint of a run with this config.json, and for `run --resume`.
+    """
+    own = _own_code(config)
+    some = [(flag, name) for flag, name in own if flag in FOR_EVAL]
+    for_eval, for_resume = (
+        "".join(f" {flag} {shlex.quote(name)}" for flag, name in named) for named in (some, own)
+    )
+    return for_eval, for_resume
+
+
+def _own_code(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the flags and values that name code of the user's."""
     found = []
     for (section, name), flag in OWN_CODE.items():
-        values = record.config.get(section)
+        values = config.get(section)
         value = values.get(name) if isinstance(values, dict) else None
         several = value if isinstance(value, list) else [value]
         found += [(flag, each) for each in several if isinstance(each, str) and ":" in each]

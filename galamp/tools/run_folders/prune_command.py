@@ -86,7 +86,7 @@ def _words(plan: Plan) -> list[str]:
     if plan.whole:
         lines = [f"{run}: the whole run, {size_text(plan.bytes)}"]
         if plan.stays:
-            lines.append(f"  stays: {plan.stays} files or folders that galamp has not made")
+            lines.append(f"  stays: {plan.stays} files or folders that the run has not written")
         return lines
     number = len(plan.goes)
     lines = [f"{run}: {number} checkpoint{'' if number == 1 else 's'}, {size_text(plan.bytes)}"]

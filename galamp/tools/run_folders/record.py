@@ -98,11 +98,16 @@ def is_run(folder: Path) -> bool:
     return os.path.isfile(folder / CONFIG)
 
 
+def config_of(folder: Path) -> dict[str, Any]:
+    """Return the config.json of a run folder; empty if there is none, or it is damaged."""
+    with contextlib.suppress(UserError):
+        return read_json(folder / CONFIG)
+    return {}
+
+
 def read_record(folder: Path) -> RunRecord:
     """Return the record of the run in `folder`, which is one (`is_run`)."""
-    config: dict[str, Any] = {}
-    with contextlib.suppress(UserError):
-        config = read_json(folder / CONFIG)
+    config = config_of(folder)
     summary = summary_of(folder) or {}
     state = _state(folder, summary)
     if state in (State.RUNNING, State.ELSEWHERE):

@@ -73,7 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "name", metavar="NAME", help="a gossip graph, such as ring or exponential, or file:PATH"
     )
     add_flags(parser, TopologyConfig)
-    add_figure_flags(parser, "draw the graph, too", former="--png")
+    add_figure_flags(parser, "draw the graph, too", short="-o", former="--png")
 
 
 def topology_command(args: argparse.Namespace) -> int:
