@@ -32,7 +32,8 @@ class FlatRMSprop:
     The initial s (`initial`) decides the size of the first steps. From zero, as in PyTorch, the
     first step moves every weight by learning_rate / sqrt(1 - alpha), ten times the step size: most
     ReLU units of the first layer then stay at zero for ever. From one, as in OpenAI Baselines, the
-    first few hundred steps are small instead.
+    first steps are small instead, until alpha^t has come down to the gradients' mean square: some
+    hundred updates, and 1,300 where clipping to 0.5 leaves 130,000 weights 2e-6 each.
 
     Attributes:
         square_average: [P] float32, s.

@@ -3,7 +3,7 @@
 Rules (hypotheses.py decides by them, and by nothing else):
 
 H1, robustness: with 256 environments, more runs of GALA than of a tuned A2C end above half of what
-    a tuned A2C with 16 reaches. Counted: `final`, of one learner that the seed draws. Test: the
+    a tuned A2C with 16 reaches above random actions. Counted: `final`, of one learner that the seed draws. Test: the
     exact form of Mantel's and Haenszel's, over games.
 H2, sample efficiency: with 64 environments, the area under GALA's curve is larger than that under
     a tuned A2C's. Test: permutations of the probability of improvement, within games.
