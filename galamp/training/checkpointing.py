@@ -146,7 +146,8 @@ class Saver:
 
     def poll(self, progress: Callable[[], dict[str, Any]]) -> None:
         """Once every learner has saved, gather the states and start to write."""
-        self._nodes.follow(time.monotonic())
+        now_s = time.monotonic()
+        self._nodes.follow(now_s)
         if self._requested is None:
             return
         if any(map(self._is_awaited, range(self._run_layout.count))):
@@ -159,7 +160,7 @@ class Saver:
             return
         states = [f[0] for f in found if f is not None]
         checkpoint = self._gather(states, progress())
-        if not self._write_aside(checkpoint, self._mean(states, ends=False)):
+        if not self._write_aside(checkpoint, self._mean(states, now_s, ends=False)):
             self._log_event(
                 "checkpoint not written, training goes on: no room for another thread "
                 "(ulimit -u, or pids.max of the control group)"
@@ -181,6 +182,8 @@ class Saver:
     ) -> None:
         """Write every learner's newest state now, of whichever turn; takes at most `deadline_s`."""
         self._requested = None
+        ended_s = time.monotonic()
+        self._nodes.follow(ended_s)
         # Only this thread checks whether the run folder was moved or removed.
         self._where(self._folder)
         until_s = time.monotonic() + deadline_s
@@ -210,7 +213,8 @@ class Saver:
             # The saved counters of a learner that has just died may be behind its row.
             states = [state._replace(counters=self._counted(r)) for r, state in enumerate(states)]
         self.last = self._gather(states, progress)
-        mean = self._mean(states, ends=True)
+        self._nodes.follow(ended_s)  # of those that have left meanwhile, too
+        mean = self._mean(states, ended_s, ends=True)
         if not self._write_aside(self.last, mean):
             self._write(self.last, mean)  # in this thread: nothing waits for it any more
         self._wait(until_s, give_up)
@@ -259,9 +263,9 @@ class Saver:
         progress["agent_steps"] += sum(progress.get(STEPS_ELSEWHERE, ()))
         return Checkpoint(self._identity, self._config, progress, learners)
 
-    def _mean(self, states: list[State], *, ends: bool) -> Mean:
+    def _mean(self, states: list[State], now_s: float, *, ends: bool) -> Mean:
         """Return what takes the mean over all nodes, in the writer thread: it copies vectors."""
-        elsewhere = self._nodes.elsewhere(time.monotonic(), ends=ends)
+        elsewhere = self._nodes.elsewhere(now_s, ends=ends)
         kept = [state for rank, state in enumerate(states) if rank not in self._excluded] or states
         own = [state.tensors["parameters"] for state in kept]
 

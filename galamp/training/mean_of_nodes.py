@@ -1,17 +1,18 @@
 """Mean of the learners of all nodes, for the checkpoints of the lowest node that is there.
 
-    every tick: who is there --follow--> vectors of nodes that have just left
+    every tick: who is there --follow--> vectors of learners whose node has just left
     checkpoint --elsewhere--> Elsewhere --mean, in the writer thread--> mean [P], of how many
 
 Runs in the supervisor. Mirrors hold the newest vectors that have come, so they are a little older
-than what their learners have by now. Nodes end a run one after the other: what one had that has
-left a moment before the end still counts.
+than what their learners have by now. Nodes end a run one after the other, and so do the learners
+of one: what one had that was there a moment before the end still counts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,9 @@ from galamp.gossip.transport.parameter_slots import ParameterSlots
 from galamp.gossip.transport.publication import FOLLOWS
 from galamp.supervision.layout import RunLayout
 
-if TYPE_CHECKING:
-    from galamp.memory.cluster_board import ClusterBoard
-
 Vector = npt.NDArray[np.float32]
 LEFT_S = 5.0
-"""A node that has left so long before the end of the run, at most, has ended it as well."""
+"""A learner that was last there so long before the end of the run, at most, has ended it, too."""
 
 
 class MeanVector(NamedTuple):
@@ -33,13 +31,6 @@ class MeanVector(NamedTuple):
 
     vector: Vector
     learners: int
-
-
-class Left(NamedTuple):
-    """What a node had that has left."""
-
-    at_s: float
-    vectors: list[Vector]
 
 
 class Elsewhere(NamedTuple):
@@ -81,39 +72,50 @@ class MeanOfNodes:
         self._board, self._control = run_layout.board, run_layout.control
         self._ranks, self._size = run_layout.plan.ranks, run_layout.sketch.parameters
         self._slots = {rank: ParameterSlots(run_layout.arrays, rank) for rank in self._ranks.remote}
-        self._there = dict[int, list[int]]()
-        self._left = dict[int, Left]()
+        self._there_s = dict[int, float]()
+        """When each learner was there last."""
+        self._left = dict[int, Vector]()
+        """Vectors of learners whose node has left."""
 
     def follow(self, now_s: float) -> None:
-        """Note who is there, and what those had that have left since the last call."""
+        """Note who is there, and what those had whose nodes have left since the last call."""
         if self._board is None:
             return
-        for node in set(range(self._ranks.nodes)) - {self._ranks.node}:
-            self._follow(self._board, node, now_s)
-
-    def _follow(self, board: ClusterBoard, node: int, now_s: float) -> None:
-        if board.node(node, "present"):
-            self._left.pop(node, None)
-            self._there[node] = [rank for rank in self._ranks.learners_of(node) if self._has(rank)]
-        elif self._there.get(node):
-            slots = [self._slots[rank] for rank in self._there.pop(node)]
-            vectors = [_newest(each, self._size) for each in slots]
-            self._left[node] = Left(now_s, [each for each in vectors if each is not None])
-        elif node in self._left and now_s - self._left[node].at_s > LEFT_S:
-            del self._left[node]
+        for rank in self._ranks.remote:
+            if self._board.node(self._ranks.node_of(rank), "present"):
+                self._left.pop(rank, None)
+                if self._has(rank):
+                    self._there_s[rank] = now_s
+            elif not self._was_there(rank, now_s):
+                self._left.pop(rank, None)
+            elif rank not in self._left:
+                vector = _newest(self._slots[rank], self._size)
+                if vector is None:  # it is not to be had any more
+                    del self._there_s[rank]
+                else:
+                    self._left[rank] = vector
 
     def elsewhere(self, now_s: float, *, ends: bool) -> Elsewhere | None:
         """Return the other nodes' learners; None where another node saves their mean.
 
-        With `ends`, at the end of the run, those of nodes that have just left count as well.
+        With `ends`, at the end of the run, those that have just left or died count as well.
         """
         if self._board is None or any(
             self._board.node(node, "present") for node in range(self._ranks.node)
         ):
             return None
-        there = [self._slots[rank] for rank in self._ranks.remote if self._has(rank)]
-        recent = [left for left in self._left.values() if ends and now_s - left.at_s <= LEFT_S]
-        return Elsewhere(there, [vector for left in recent for vector in left.vectors])
+        recent = {rank for rank in self._there_s if ends and self._was_there(rank, now_s)}
+        there = {
+            rank: self._slots[rank]
+            for rank in self._ranks.remote
+            if self._has(rank) or (rank in recent and self._board.rank(rank, "mirrored"))
+        }
+        left = [self._left[rank] for rank in recent - set(there) if rank in self._left]
+        return Elsewhere(list(there.values()), left)
+
+    def _was_there(self, rank: int, now_s: float) -> bool:
+        """Whether another node's learner lived a moment ago, and its vector was here."""
+        return now_s - self._there_s.get(rank, -math.inf) <= LEFT_S
 
     def _has(self, rank: int) -> bool:
         """Whether another node's learner lives, and its newest vector is here."""

@@ -53,6 +53,7 @@ WORK_S = 0.2
 """Time in a step for vectors that have come, and for mirrors that follow: the supervisor and the
 other nodes are to hear of this one in between. One vector of each kind is always taken."""
 FOLLOW_EVERY_S = 1.0
+"""Interval in which a mirror follows; and how long it stays as it is when its node has left."""
 LOOK_EVERY_S = 0.05
 """Longest time until it is noticed that a node cannot be reached any more."""
 SPARE_EVERY_S = 10.0
@@ -70,7 +71,7 @@ def main(task: BridgeTask) -> None:
     keep_until_returned()  # its library's threads take vectors, and give them back
     bridge = Bridge(task)
     if task.paced:
-        bridge.may_send = TokenBucket(_cores()).may_send
+        bridge.may_send = TokenBucket(_cores(), bridge.sent, bridge.received).may_send
     try:
         bridge.run()
     finally:
@@ -87,7 +88,7 @@ class Bridge:
     """State of the bridge's loop.
 
     Attributes:
-        may_send: whether what learners have published may leave now.
+        may_send: whether what learners have published may leave now; asked only if there is any.
     """
 
     def __init__(self, task: BridgeTask) -> None:
@@ -122,7 +123,7 @@ class Bridge:
             node: (self.board.node(node, "sent"), self.board.node(node, "overwritten"))
             for node in others
         }
-        self._reached = frozenset[int]()
+        self._reached, self._frames = frozenset[int](), 0
         self._fetches = dict[int, tuple[float, float]]()
         self._refused_s = dict[int, float]()
         place, frame_bytes = task.place, self._identity.frame_bytes
@@ -138,6 +139,14 @@ class Bridge:
         self._now_s, self._told_s = self._opened_s, self._opened_s - HELLO_PAUSE_S
         self._spare_due_s = self._opened_s
         self._follows = itertools.cycle(ranks.remote)
+
+    def sent(self) -> int:
+        """Return how many frames have left, for all nodes."""
+        return sum(map(self._port.sent, self._membership.others))
+
+    def received(self) -> int:
+        """Return how many frames have come, whatever is in them."""
+        return self._frames
 
     def run(self) -> None:
         """Repeat `step` until the run is over.
@@ -180,15 +189,17 @@ class Bridge:
             self._hello_due_s, self._told_s = now_s + HELLO_EVERY_S, now_s
             self._tell()
         for node, packed in self._port.frames():
+            self._frames += 1
             self._arrivals.add(node, packed)
         self._take()
         for node, number in self._port.asked():
             rank = self._ranks.here(number)
             if rank < self._ranks.lanes:
                 self._offer(node, rank, 0)
-        for leaving in self._mirrors.leaving() if self.may_send() else ():
-            self._superseded[leaving.node] += leaving.superseded
-            self._offer(leaving.node, leaving.rank, leaving.lanes)
+        if self._mirrors.waits and self.may_send():
+            for leaving in self._mirrors.leaving():
+                self._superseded[leaving.node] += leaving.superseded
+                self._offer(leaving.node, leaving.rank, leaving.lanes)
         self._settle(now_s)
         self._follow(now_s)
         self._row["turns"] += 1
@@ -201,9 +212,15 @@ class Bridge:
         if reached - self._reached:
             self._tell_soon(now_s)
         self._reached = reached
+        before = self._present()
         changes = self._membership.update(reached, now_s)
+        if before - self._present():  # the supervisor copies what they had, before it is replaced
+            self._follow_due_s = now_s + FOLLOW_EVERY_S
         for line in changes + self._silence.reports(now_s):
             self.board.notice(line)
+
+    def _present(self) -> set[int]:
+        return {node for node in self._membership.others if self._membership.present(node)}
 
     def _tell_soon(self, now_s: float) -> None:
         """Have the others told at once."""
@@ -291,7 +308,7 @@ class Bridge:
         for rank, lane in zip(
             self._ranks.learners_of(node), membership.lanes_of(node), strict=True
         ):
-            if lane.published and not self.board.rank(rank, "mirrored"):
+            if lane.alive and lane.published and not self.board.rank(rank, "mirrored"):
                 waits = True
                 due_s, pause_s = self._fetches.get(rank, (now_s, FETCH_AGAIN_S))
                 if now_s >= due_s:

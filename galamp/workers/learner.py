@@ -296,8 +296,9 @@ class Learner:
     def _begin_where_others_are(self) -> None:
         """On one of several nodes, begin with the mean of those that train in the same lane.
 
-        It waits until its bridge knows them: a node that comes late, or again, must not pull the
-        others back to what it has.
+        Where none of them does, with the mean of all that train on other nodes. It waits until its
+        bridge knows them: a node that comes late, or again, must not pull the others back to what
+        it has.
         """
         place = self.task.place
         if place.nodes == 1:
@@ -310,8 +311,9 @@ class Learner:
             self.idle()
             time.sleep(SETTLE_POLL_S)
         twins = range(self.task.rank + place.lanes, place.all, place.lanes)
-        mean = self.exchange.mean_of(rank for rank in twins if board.rank(rank, "mirrored"))
-        self._adopt(mean)
+        train = [r for r in place.remote if board.rank(r, "alive") and board.rank(r, "mirrored")]
+        mean = self.exchange.mean_of(rank for rank in train if rank in twins)
+        self._adopt(self.exchange.mean_of(train) if mean is None else mean)
 
     def _rejoin(self, state: State) -> None:
         """Rejoin the run after a restart: start with the mean of the in-peers' parameters.

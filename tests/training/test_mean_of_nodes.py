@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from galamp.storage import checkpoint as checkpoints
 from galamp.supervision.layout import RunLayout
 from galamp.training.checkpointing import Saver
 from galamp.training.mean_of_nodes import MeanOfNodes, MeanVector, Vector
+from galamp.training.resolve import ResolvedRun
 from galamp.training.train import identity_of
 from tests.supervision.test_border import _port, laid_out
 from tests.support.engine import DEADLINE_S
@@ -111,12 +114,53 @@ def test_a_node_that_has_ended_a_moment_before_counts_at_the_end(
     assert found is None or found.vector[0] == 4.0
 
 
+@pytest.mark.parametrize("node", [0, 1])
+@pytest.mark.parametrize("last_s", [100.05, 105.1])
+def test_learners_that_end_just_before_their_node_count_at_the_end(
+    last_s: float, node: int, tmp_path: Path
+) -> None:
+    """Its last hello says that they are dead; one that has been for longer does not count."""
+    layout = arrived(laid_out(node, tmp_path)[1])
+    nodes = MeanOfNodes(layout)
+    nodes.follow(100.0)
+    for rank in layout.plan.ranks.remote:
+        layout.control.set_alive(rank, False)
+    nodes.follow(last_s)
+    leaves(layout, 1 - node)
+    nodes.follow(last_s + 0.05)
+    elsewhere = nodes.elsewhere(last_s + 0.05, ends=True)
+    found = elsewhere and elsewhere.mean(own(layout))
+    assert (found and (found.learners, found.vector[0])) == ((4, 4.0) if last_s < 105 else None)
+
+
+def test_a_learner_that_ends_just_before_the_others_of_its_node_counts_at_the_end(
+    tmp_path: Path,
+) -> None:
+    """Also while its node is there; but not in checkpoints of a run that goes on."""
+    layout = arrived(laid_out(0, tmp_path)[1])
+    nodes = MeanOfNodes(layout)
+    nodes.follow(100.0)
+    layout.control.set_alive(layout.plan.ranks.remote[0], False)
+    nodes.follow(100.1)
+    for now_s, ends, learners in ((100.1, False, 3), (100.1, True, 4), (105.1, True, 3)):
+        elsewhere = nodes.elsewhere(now_s, ends=ends)
+        found = elsewhere and elsewhere.mean(own(layout))
+        assert found is not None
+        assert found.learners == learners
+    leaves(layout, 1)
+    nodes.follow(100.2)
+    elsewhere = nodes.elsewhere(100.2, ends=True)
+    found = elsewhere and elsewhere.mean(own(layout))
+    assert found is not None
+    assert (found.learners, found.vector[0]) == (4, 4.0)
+
+
 def test_vectors_of_a_node_that_is_gone_are_not_kept_for_ever(tmp_path: Path) -> None:
     layout = arrived(laid_out(0, tmp_path)[1])
     nodes = MeanOfNodes(layout)
     nodes.follow(100.0)
     leaves(layout, 1)
-    for now_s, kept in ((100.1, 1), (105.0, 1), (105.2, 0)):
+    for now_s, kept in ((100.1, 2), (105.0, 2), (105.2, 0)):
         nodes.follow(now_s)
         assert len(nodes._left) == kept
 
@@ -141,18 +185,49 @@ def test_a_node_that_is_back_counts_by_what_comes_from_then_on(tmp_path: Path) -
     assert (found.learners, found.vector[0]) == (4, 5.0)
 
 
-@pytest.mark.parametrize("given_up", [(), (0,), (0, 1)])
-def test_a_checkpoint_has_it_and_none_of_those_that_were_given_up(
-    given_up: tuple[int, ...], tmp_path: Path
-) -> None:
-    resolved, layout = laid_out(0, tmp_path)
-    arrived(layout)
+def saving(layout: RunLayout, resolved: ResolvedRun, folder: Path) -> Saver:
+    """What saves its learners, whose parameters are 1 and 2."""
     for rank in range(2):
         state = state_of(layout.sketch.state_sizes)
         state.tensors["parameters"][:] = rank + 1.0
         layout.states[rank].save(state, save_id=0, incarnation=0)
     identity = identity_of(resolved.plan, layout.environment, layout.sketch)
-    saver = Saver(layout, identity, tmp_path, pytest.fail)
+    return Saver(layout, identity, folder, pytest.fail)
+
+
+@pytest.mark.parametrize("waits_s", [0.0, 20.0])
+def test_a_node_that_leaves_after_the_last_poll_counts_at_the_end(
+    waits_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the checkpoint before the last one takes: the run has ended before."""
+    resolved, layout = laid_out(0, tmp_path)
+    saver, clock = saving(arrived(layout), resolved, tmp_path), SimpleNamespace(now_s=100.0)
+    clock.monotonic = lambda: clock.now_s
+    monkeypatch.setattr("galamp.training.checkpointing.time", clock)
+    saver.poll(dict)
+    wait = saver._wait
+    if not waits_s:
+        leaves(layout, 1)
+
+    def slow(until_s: float, give_up: Callable[[], bool]) -> None:
+        clock.now_s += waits_s
+        leaves(layout, 1)
+        wait(until_s, give_up)
+
+    monkeypatch.setattr(saver, "_wait", slow)
+    saver.finish({}, DEADLINE_S, lambda: False)
+    assert saver.newest is not None
+    found = checkpoints.load(saver.newest.path, mean=True).mean
+    assert found is not None
+    assert found.learners == 4
+
+
+@pytest.mark.parametrize("given_up", [(), (0,), (0, 1)])
+def test_a_checkpoint_has_it_and_none_of_those_that_were_given_up(
+    given_up: tuple[int, ...], tmp_path: Path
+) -> None:
+    resolved, layout = laid_out(0, tmp_path)
+    saver = saving(arrived(layout), resolved, tmp_path)
     for rank in given_up:
         saver.exclude(rank)
     saver.finish({}, DEADLINE_S, lambda: False)

@@ -23,7 +23,15 @@ from galamp.memory.cluster_board import SETTLE_LIMIT_S
 from galamp.memory.status import Phase
 from galamp.memory.versioned_slots import Header
 from galamp.workers import bridge as bridge_module
-from galamp.workers.bridge import FETCH_AGAIN_S, GATHER_S, JOIN_S, SPARE_EVERY_S, Bridge
+from galamp.workers.bridge import (
+    FETCH_AGAIN_S,
+    FOLLOW_EVERY_S,
+    GATHER_S,
+    JOIN_S,
+    SPARE_EVERY_S,
+    TICK_S,
+    Bridge,
+)
 from tests.models.stepping import put_back, state_of, step_through
 from tests.support.two_nodes import SIZE, TOY, OneNode, TwoNodes
 
@@ -115,6 +123,39 @@ def test_what_may_not_leave_yet_stays_and_the_newest_leaves(two: TwoNodes) -> No
     assert board.node(1, "sent") == 1
 
 
+def test_frames_that_leave_and_come_are_counted_for_the_pace(two: TwoNodes) -> None:
+    two.met()
+    before = [(node.bridge.sent(), node.bridge.received()) for node in two.nodes]
+    for value in (1.0, 2.0):
+        two[0].publish(1, value)
+        two.until(lambda: two[1].newest(3) == value)  # noqa: B023
+    after = [(node.bridge.sent(), node.bridge.received()) for node in two.nodes]
+    passed = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(before, after, strict=True)]
+    assert passed == [(2, 0), (0, 2)]
+
+
+def test_a_step_in_which_nothing_is_to_leave_does_not_ask_whether_it_may(two: TwoNodes) -> None:
+    """Else it would use up the one time a second that an empty bucket allows."""
+    two.met()
+    asked_s = list[float]()
+
+    def may_send() -> bool:
+        once = not asked_s or two.now_s - asked_s[-1] >= 1.0
+        asked_s.extend([two.now_s] if once else [])
+        return once
+
+    two[0].bridge.may_send = may_send
+    two[0].publish(1, 1.0)
+    for _ in range(101):
+        two.step(TICK_S)
+    assert len(asked_s) == 1
+    two[0].publish(1, 2.0)
+    two.step(TICK_S)
+    assert asked_s[-1] == two.now_s
+    two.step(TICK_S)
+    assert two[1].newest(3) == 2.0
+
+
 @pytest.mark.parametrize(
     ("cores", "quota", "expected"), [(range(4), None, 4), (range(4), 1.5, 1.5), ([1], 8.0, 1)]
 )
@@ -126,8 +167,9 @@ def test_a_bridge_has_its_share_of_the_cores_that_its_node_may_use(
     given, allowed = list[float](), list[bool]()
 
     class Bucket:
-        def __init__(self, of: float) -> None:
+        def __init__(self, of: float, sent: Callable[[], int], received: Callable[[], int]) -> None:
             given.append(of)
+            assert (sent(), received()) == (0, 0)
 
         def may_send(self) -> bool:
             return False
@@ -208,6 +250,25 @@ def test_a_node_alone_begins_soon_and_its_absent_learners_follow_its_own() -> No
     assert alone.mixed(0) is None, "nobody is told of them"
     assert [alone.board.rank(rank, "alive") for rank in alone.ranks.remote] == [0, 0]
     two.close()
+
+
+def test_vectors_of_a_node_that_has_left_stay_until_the_supervisor_has_them(two: TwoNodes) -> None:
+    """It copies them for the mean of all nodes; mirrors follow soon, but not in the same step."""
+    two.met()
+    here, away = two.nodes
+    away.publish(1, 9.0)
+    two.until(lambda: here.newest(3) == 9.0)
+    here.publish(1, 2.0)
+    away.port.cut = True
+    while here.board.node(1, "present"):
+        here.bridge._follow_due_s = two.now_s - 10.0  # all are due, now
+        two.step()
+    left_s = two.now_s
+    assert here.newest(3) == 9.0
+    two.step(FOLLOW_EVERY_S - 0.1)
+    assert here.newest(3) == 9.0
+    two.until(lambda: here.newest(3) == 2.0)
+    assert two.now_s - left_s < 2.0 * FOLLOW_EVERY_S + 0.2
 
 
 def test_what_an_absent_learner_follows_already_is_not_written_again() -> None:
@@ -325,6 +386,15 @@ def test_a_vector_that_has_come_is_there_again_after_its_node_was_away_for_a_mom
     assert [late.board.rank(rank, "mirrored") for rank in late.ranks.remote] == [1, 1]
     assert [late.newest(rank) for rank in late.ranks.remote] == [7.0, 8.0]
     assert ParameterSlots(late.arrays, 2).published == 1, "it is not recorded twice"
+    two.close()
+
+
+def test_a_node_that_comes_late_does_not_wait_for_a_learner_that_is_dead() -> None:
+    two, first, _ = trains_alone_before_the_other_comes()
+    first.control.set_alive(0, False)
+    late = two.begin_anew(1)
+    two.until(lambda: late.board.settled)
+    assert [late.board.rank(rank, "mirrored") for rank in late.ranks.remote] == [0, 1]
     two.close()
 
 
@@ -500,7 +570,8 @@ def test_between_long_vectors_the_supervisor_and_the_others_hear_of_a_bridge(
     for _ in range(4):
         clock.now_s += 3.0
         bridge.step(clock.now_s)
-    assert clock.done.count("follow") == clock.done.count("tell") == 4
+    assert clock.done.count("tell") == 4
+    assert clock.done.count("follow") == 3, "in the first the node leaves"
 
 
 def test_nodes_that_can_reach_each_other_again_say_so_at_once(two: TwoNodes) -> None:

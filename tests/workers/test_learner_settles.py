@@ -45,7 +45,9 @@ def test_a_learner_waits_for_12_s_at_most(settled: bool, monkeypatch: pytest.Mon
     assert now_s[0] - 100.0 == pytest.approx(0.0 if settled else 12.0, abs=0.1)
 
 
-def starting(rank: int, mirrored: dict[int, float], saved: float | None) -> Learner:
+def starting(
+    rank: int, mirrored: dict[int, float], saved: float | None, dead: tuple[int, ...] = ()
+) -> Learner:
     """Learner `rank` of node 1 of four with two learners each, before it restores its state.
 
     Args:
@@ -53,6 +55,7 @@ def starting(rank: int, mirrored: dict[int, float], saved: float | None) -> Lear
         mirrored: learners of other nodes that have been heard, and the value of their vectors. All
             others' mirrors follow, and hold what no learner must begin with.
         saved: value of its parameters in the checkpoint of a resume; None: it starts anew.
+        dead: of those in `mirrored`, the ones that do not train any more.
     """
     ranks = Ranks(1, 4, 2)
     graph = make_topology("one-peer-exponential", ranks.all)
@@ -68,6 +71,7 @@ def starting(rank: int, mirrored: dict[int, float], saved: float | None) -> Lear
         own = number in mirrored or number < ranks.lanes
         slots.end_write(incarnation=1 if own else FOLLOWS, round_=1, version=1)
         board.set_rank(number, "mirrored", number in mirrored)
+        board.set_rank(number, "alive", number in mirrored and number not in dead)
     exchange: Any = object.__new__(Exchange)
     wakeups = tuple(Wakeup() for _ in range(ranks.all))
     exchange._transport = SharedMemoryTransport(
@@ -111,9 +115,28 @@ def test_a_learner_begins_with_the_mean_of_the_same_lane_of_nodes_that_are_heard
     assert learner.status["agent_steps"] == (0 if saved is None else 70)
 
 
+@pytest.mark.parametrize(
+    ("heard", "dead", "expected"),
+    [
+        ({2: 10.0, 6: 20.0}, (6,), 10.0),
+        ({2: 10.0, 3: 70.0, 7: 90.0}, (2,), 80.0),  # of its lane none, so all that train
+        ({3: 70.0}, (), 70.0),
+        ({2: 10.0, 3: 70.0}, (2, 3), -1.0),
+        ({}, (), -1.0),
+    ],
+)
+def test_a_learner_begins_with_those_that_train_and_not_with_dead_ones(
+    heard: dict[int, float], dead: tuple[int, ...], expected: float
+) -> None:
+    """What a dead learner has published last grows old, while the others of its node train on."""
+    learner = starting(0, heard, None, dead)
+    learner._restore()
+    assert learner.algorithm.state()["parameters"].tolist() == [expected] * SIZE
+
+
 @pytest.mark.parametrize("saved", [None, 50.0], ids=["start", "resume"])
-def test_a_learner_whose_lane_is_not_heard_begins_with_its_own(saved: float | None) -> None:
-    learner = starting(0, {3: 70.0}, saved)
+def test_a_learner_that_hears_nobody_begins_with_its_own(saved: float | None) -> None:
+    learner = starting(0, {}, saved)
     learner._restore()
     own = -1.0 if saved is None else saved
     assert learner.algorithm.state()["parameters"].tolist() == [own] * SIZE

@@ -2,7 +2,9 @@
 
     network's threads --frame, text, request--> Inbox --frames, told, asked--> the bridge's loop
 
-What does not fit is forgotten: of each learner all but the newest frames, and the oldest texts.
+What does not fit is forgotten: of each learner all but the newest frames, and the oldest texts. The
+learners that a forgotten frame was for, if no later one is for them, are told only of the next one
+that is: frames are not read here.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Inbox:
             for node in others
             for rank in range(node * lanes, (node + 1) * lanes)
         }
-        self._arrived = deque[tuple[int, int]](maxlen=KEPT * context.ranks)
+        self._arrived = dict[tuple[int, int], None]()
+        """Those of which a frame has come, in this order."""
         self._texts = deque[tuple[int, bytes]](maxlen=MAX_TEXTS)
         self._asked = deque[tuple[int, int]](maxlen=context.nodes * context.ranks)
         self._others = frozenset(others)
@@ -44,7 +47,7 @@ class Inbox:
         """Keep a frame, if it `takes` such."""
         if self.takes(node, rank, len(packed)):
             self._frames[node, rank].append(packed)
-            self._arrived.append((node, rank))
+            self._arrived[node, rank] = None  # after the frame: it is not overlooked
             self._context.wake()
 
     def text(self, node: int, text: bytes) -> None:
@@ -60,12 +63,14 @@ class Inbox:
             self._context.wake()
 
     def frames(self) -> list[tuple[int, Packed]]:
-        """Return the frames since the last call, oldest first: (sending node, frame)."""
+        """Return the newest frames since the last call: (sending node, frame).
+
+        Those of a learner are in the order in which they came; learners in that of their first.
+        """
         found = []
-        for sender in _taken(self._arrived):
-            kept = self._frames[sender]
-            if kept:  # else it has made room for a newer one
-                found.append((sender[0], kept.popleft()))
+        for sender in list(self._arrived):
+            del self._arrived[sender]  # before its frames are taken: one that comes now is seen
+            found += [(sender[0], packed) for packed in _taken(self._frames[sender])]
         return found
 
     def told(self) -> list[tuple[int, bytes]]:

@@ -80,6 +80,11 @@ class Mirrors:
 
     # What leaves the node
 
+    @property
+    def waits(self) -> bool:
+        """Whether a learner of this node has sent a token to another one that has not left."""
+        return any(box.unread for box in self._outgoing.values())
+
     def leaving(self) -> list[Leaving]:
         """Take the tokens that learners of this node have sent to others."""
         found: dict[tuple[int, int], Leaving] = {}

@@ -89,9 +89,10 @@ class Port(ABC):
 
     @abstractmethod
     def frames(self) -> list[tuple[int, Packed]]:
-        """Return what has arrived since the last call, oldest first: (sending node, frame).
+        """Return what has arrived since the last call: (sending node, frame).
 
-        Of each learner at least the newest is kept until it is asked for. They are the caller's.
+        Those of a learner are oldest first. At least its newest is kept until it is asked for. They
+        are the caller's.
         """
 
     @abstractmethod
