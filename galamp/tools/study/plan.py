@@ -3,8 +3,8 @@
 Rules (hypotheses.py decides by them, and by nothing else):
 
 H1, robustness: with 256 environments, more runs of GALA than of a tuned A2C end above half of what
-    a tuned A2C with 16 reaches above random actions. Counted: `final`, of one learner that the seed draws. Test: the
-    exact form of Mantel's and Haenszel's, over games.
+    a tuned A2C with 16 reaches above random actions. Counted: `final`, of one learner that the seed
+    draws. Test: the exact form of Mantel's and Haenszel's, over games.
 H2, sample efficiency: with 64 environments, the area under GALA's curve is larger than that under
     a tuned A2C's. Test: permutations of the probability of improvement, within games.
 H3, speed: GALA comes to +15 in Pong in less time than A2C. Test: log-rank.
