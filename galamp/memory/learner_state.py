@@ -122,11 +122,13 @@ class StateSlots(VersionedSlots):
         return {read.header.round: read.header.number for read in reads}
 
     def roll_back(self, turn: int) -> None:
-        """Make the saved state of `turn` the newest one; only while the learner does not run."""
+        """Make the saved state of `turn` the only one; only while the learner does not run."""
         found = self.restore(turn)
         assert found is not None, "another process writes while the learner does not run"
         state, header = found
-        self.save(state, save_id=header.version, incarnation=header.incarnation)
+        # A later state would be of the same turn as one that another learner saves from now on.
+        for _ in range(NUM_SLOTS):
+            self.save(state, save_id=header.version, incarnation=header.incarnation)
 
     def _put(self, slot: int, state: State) -> None:
         at = 0

@@ -15,8 +15,10 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from galamp.core.disk import Where
 from galamp.core.processes.exit_reports import tail
 from galamp.core.processes.titles import title_of
 from galamp.memory.status import Phase, StatusRow
@@ -48,6 +50,7 @@ class Child:
         presence: Presence,
         prepare: Prepare,
         max_restarts: int,
+        where: Where,
     ) -> None:
         """Create a child; no process runs yet.
 
@@ -58,6 +61,7 @@ class Child:
             presence: what other processes are told of it.
             prepare: makes the specification and the task of each incarnation.
             max_restarts: see `RestartPolicy`.
+            where: returns where its log is now.
         """
         self.rank, self.number, self.row = rank, number, row
         self.role = self._role()
@@ -68,7 +72,7 @@ class Child:
         self.boot_s = 0.0
         """Start-up time of the first incarnation, in seconds."""
         self.beats = self.turns = ProgressMonitor(lambda: 0)
-        self._presence, self._prepare = presence, prepare
+        self._presence, self._prepare, self._where = presence, prepare, where
         self._restart_policy = RestartPolicy(max_restarts)
         self._process: ForkedProcess | None = None
         self._spec: ChildSpec | None = None
@@ -213,6 +217,7 @@ class Child:
         assert process is not None
         assert process.pid is not None
         assert spec is not None
+        spec = dataclasses.replace(spec, log=str(self._where(Path(spec.log)) or spec.log))
         if self._hang is not None:
             return ChildFailure(self.title, self._hang, tail(spec.log))
         return failure_of(spec, process.pid, process.exitcode, server_lost=process.server_lost)

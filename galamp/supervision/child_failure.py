@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from galamp.core.errors import EXIT_OK
+from galamp.core.errors import EXIT_FAILURE, EXIT_OK
 from galamp.core.processes.exit_reports import read_report, signal_name, tail
 from galamp.workers.child import ChildSpec
 
@@ -25,7 +25,8 @@ class ChildFailure:
     deliberate: bool = False
     """Whether the child itself found that it could not continue."""
     external: bool = False
-    """Whether the cause was outside the child: SIGKILL, the end of its server, or it never started.
+    """Whether the cause was outside the child: SIGKILL, the end of its server, or it never started;
+    or is unknown, since the child could not write it.
     """
 
     def __str__(self) -> str:
@@ -38,7 +39,7 @@ def failure_of(
     """Return why process `pid` of a child ended; None while it runs or if it ended well.
 
     Args:
-        spec: identity of the incarnation.
+        spec: identity of the incarnation, with the present place of its log.
         pid: its process id.
         code: its exit code, or the negative number of the signal that ended it; None: it runs.
         server_lost: whether its fork server ended before it could report the exit code.
@@ -54,5 +55,7 @@ def failure_of(
     cause = f"called exit({code}) from native code"
     if code < 0:
         cause = f"was ended by {signal_name(-code)}"
-    external = code == -signal.SIGKILL
+    elif code == EXIT_FAILURE:
+        cause = "failed, and could not write why"
+    external = code in (-signal.SIGKILL, EXIT_FAILURE)
     return ChildFailure(spec.title, cause, tail(spec.log), external=external)

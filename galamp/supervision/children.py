@@ -277,6 +277,7 @@ def _learner(run_layout: RunLayout, rank: int) -> Child:
         LearnerPresence(run_layout.control, rank, together=config.gossip.exchanges_in_lock_step),
         partial(run_layout.learner, rank),
         config.resources.max_restarts,
+        run_layout.where,
     )
 
 
@@ -290,6 +291,7 @@ def _simulator(run_layout: RunLayout, rank: int, worker: int) -> Child:
         SimulatorPresence(run_layout.control, index, partial(run_layout.wake_learner, rank)),
         partial(run_layout.simulator, rank, worker),
         run_layout.plan.config.resources.max_restarts,
+        run_layout.where,
     )
 
 
@@ -302,6 +304,7 @@ def _bridge(run_layout: RunLayout) -> BridgeChild:
         BridgePresence(run_layout.control, run_layout.plan.ranks.remote),
         run_layout.bridge,
         run_layout.plan.config.resources.max_restarts,
+        run_layout.where,
     )
 
 

@@ -157,6 +157,7 @@ class RunLayout:
 
     Attributes:
         start: how often the run was started, this time included.
+        where: returns where a path of the run folder is now.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class RunLayout:
         self.environment, self.sketch = environment, sketch
         self.count = len(plan.learners)
         self.shape = rollout_shape(plan, environment)
-        self._logs, self._where, self.start = logs, where, start
+        self._logs, self.where, self.start = logs, where, start
         ranks = plan.ranks
         nodes = [learner.node for learner in plan.learners] + [None] * len(ranks.remote)
         specs = array_specs(plan, topology, environment, sketch)
@@ -254,7 +255,7 @@ class RunLayout:
             cores=cores if self.plan.config.resources.pin else (),
             nice=self.plan.config.resources.nice,
             incarnation=incarnation,
-            log=str((self._where(self._logs) or self._logs) / name),
+            log=str((self.where(self._logs) or self._logs) / name),
             run=run_name(self._logs.parent),
         )
 

@@ -180,7 +180,10 @@ class Saver:
     def finish(
         self, progress: dict[str, Any], deadline_s: float, give_up: Callable[[], bool]
     ) -> None:
-        """Write every learner's newest state now, of whichever turn; takes at most `deadline_s`."""
+        """Write every learner's newest state now, of whichever turn; takes at most `deadline_s`.
+
+        It is gathered even if the disk has not taken the checkpoint before it by then.
+        """
         self._requested = None
         ended_s = time.monotonic()
         self._nodes.follow(ended_s)
@@ -188,9 +191,6 @@ class Saver:
         self._where(self._folder)
         until_s = time.monotonic() + deadline_s
         self._wait(until_s, give_up)
-        if self._writer is not None and self._writer.is_alive():
-            self._log_event("no last checkpoint: the disk has not taken the one before it yet")
-            return
         found = [states.restore() for states in self._run_layout.states]
         if (
             self._is_mixed(found)
@@ -213,6 +213,9 @@ class Saver:
             # The saved counters of a learner that has just died may be behind its row.
             states = [state._replace(counters=self._counted(r)) for r, state in enumerate(states)]
         self.last = self._gather(states, progress)
+        if self.busy:
+            self._log_event("no last checkpoint: the disk has not taken the one before it yet")
+            return
         self._nodes.follow(ended_s)  # of those that have left meanwhile, too
         mean = self._mean(states, ended_s, ends=True)
         if not self._write_aside(self.last, mean):

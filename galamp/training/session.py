@@ -258,6 +258,7 @@ class Session:
         try:
             return supervisor.run()
         finally:
+            self._control_server.tracing.forget()
             if attempt.evaluator is not None:
                 attempt.evaluator.close()
             attempt.recorder.close()

@@ -101,6 +101,7 @@ def child_main(spec: ChildSpec, pickled: PickledTask) -> NoReturn:
     restore_file_limit()
     adopt_orphans()
     _redirect_output(spec.log)
+    folder = _held(Path(spec.log).parent)
     try:
         if server is None:
             raise GalampError("its server has not loaded galamp: is the installation complete?")
@@ -111,7 +112,7 @@ def child_main(spec: ChildSpec, pickled: PickledTask) -> NoReturn:
     except StopRun:
         code = EXIT_OK
     except BaseException as error:  # KeyboardInterrupt, too: here it cannot come from a signal
-        _write_report(spec, error)
+        _write_report(spec, error, folder)
         code = EXIT_FAILURE
     _exit(code)
 
@@ -165,6 +166,15 @@ def _redirect_output(path: str) -> None:
     faulthandler.register(STACK_SIGNAL, 2, all_threads=True)
 
 
+def _held(folder: Path) -> Path:
+    """Hold a folder open while this process lives; return a path of it that outlives renames."""
+    try:
+        held = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return folder
+    return Path(f"/proc/self/fd/{held}")
+
+
 def _set_up(spec: ChildSpec) -> None:
     show_title(spec.run, spec.title)
     if not spec.incarnation:
@@ -182,6 +192,7 @@ def _set_up(spec: ChildSpec) -> None:
             )
 
 
-def _write_report(spec: ChildSpec, error: BaseException) -> None:
+def _write_report(spec: ChildSpec, error: BaseException, folder: Path) -> None:
+    path = folder / spec.report(os.getpid()).name
     with contextlib.suppress(OSError):  # a full disk must not change how the child ends
-        write_report(spec.report(os.getpid()), spec.incarnation_id, report_of(error), time.time())
+        write_report(path, spec.incarnation_id, report_of(error), time.time())

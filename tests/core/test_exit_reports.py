@@ -112,6 +112,16 @@ def test_255_is_the_server_only_where_that_is_gone(tmp_path: Path, lost: bool, c
     assert ("level 3" in failure.details) == (not lost)
 
 
+def test_a_child_that_could_not_write_why_it_failed_is_not_taken_for_native_code(
+    tmp_path: Path,
+) -> None:
+    """Two such ends may have two causes: they are no repetition, which would end the run."""
+    (tmp_path / "learner-0.log").write_text("ValueError: the last words\n")
+    cause = "failed, and could not write why"
+    told = ChildFailure("learner 0", cause, "ValueError: the last words\n", external=True)
+    assert ended(tmp_path, EXIT_FAILURE) == told
+
+
 @pytest.mark.parametrize(
     ("number", "name"),
     [
@@ -250,6 +260,29 @@ def test_what_a_child_raises_is_reported_under_its_incarnation(tmp_path: Path) -
     assert told is not None
     assert told.cause.startswith("raised ValueError: invalid literal")
     assert read_report(report, "another") is None
+
+
+@pytest.mark.real
+@pytest.mark.counted
+def test_a_report_follows_the_folder_where_it_is_renamed(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "x.log"
+    log.parent.mkdir()
+    assert live(log, target="tests.support.families:rename_the_logs") == EXIT_FAILURE
+    [report] = tmp_path.glob("renamed/x.crash-*.json")
+    told = read_report(report, "one")
+    assert told is not None
+    assert told.cause == "raised ValueError: after the folder was renamed"
+    assert not log.parent.exists()
+
+
+@pytest.mark.real
+@pytest.mark.counted
+def test_a_report_needs_no_standard_error(tmp_path: Path) -> None:
+    assert live(tmp_path / "x.log", target="tests.support.families:close_the_log") == EXIT_FAILURE
+    [report] = tmp_path.glob("x.crash-*.json")
+    told = read_report(report, "one")
+    assert told is not None
+    assert told.cause == "raised ValueError: without a log"
 
 
 @pytest.mark.real

@@ -220,7 +220,7 @@ def test_it_is_an_environment_that_raises_and_the_same_every_time(
     error = refused(monkeypatch, reward=1e200)
     assert not isinstance(error, GalampError)
     spec = ChildSpec("simulator", 0, 0, "", (), str(tmp_path / "simulator-0.0.log"))
-    _write_report(spec, error)
+    _write_report(spec, error, tmp_path)
     [report] = tmp_path.glob("*.crash-*.json")
     assert '"deliberate": false' in report.read_text()
     assert "environment 1 has seed 80; it returned np.float64(1e+200)" in report.read_text()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -178,6 +179,20 @@ class Accompanied(Unhurried):
         if "TEST_HELPER" in os.environ:
             with open(os.environ["TEST_HELPER"], "a") as file:
                 file.write(f"{helper.pid}\n")
+
+
+class Asked(Unhurried):
+    """Fails once as soon as there is the file that TEST_FAIL_NOW names."""
+
+    def step(self, action: Any) -> Any:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.environ["TEST_FAIL_NOW"])
+            _raise()
+        return super().step(action)
+
+
+def asked() -> Failing:
+    return Asked(lambda: None)
 
 
 def accompanied() -> Failing:

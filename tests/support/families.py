@@ -55,6 +55,19 @@ def simulate(server: int) -> NoReturn:
         time.sleep(600)
 
 
+def rename_the_logs(_: object) -> NoReturn:
+    """Fail in a child of galamp's after somebody has renamed the folder of its log."""
+    folder = os.path.dirname(os.readlink("/proc/self/fd/1"))
+    os.rename(folder, os.path.join(os.path.dirname(folder), "renamed"))
+    raise ValueError("after the folder was renamed")
+
+
+def close_the_log(_: object) -> NoReturn:
+    """Fail in a child of galamp's after an environment has closed standard error."""
+    sys.stderr.close()
+    raise ValueError("without a log")
+
+
 def take_signals(_: object) -> None:
     """Print how programs and forks end that a child of galamp's starts, and sends signals to."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -242,6 +242,25 @@ def test_a_run_that_lost_its_folder_leaves_the_socket_of_the_next_one(
     assert not told
 
 
+def test_why_a_child_failed_is_told_in_a_renamed_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, moved, fail = tmp_path / "run", tmp_path / "moved", tmp_path / "fail"
+    monkeypatch.setenv("TEST_FAIL_NOW", str(fail))
+    flags = ["--env-id", "tests.support.crashing:asked", *RUN[2:], *OFTEN, "--run-dir", folder]
+    with engine.started(*flags) as process:
+        engine.wait_for(lambda: engine.training(folder), "training")
+        folder.rename(moved)
+        fail.touch()
+        events = moved / "events.jsonl"
+        engine.wait_for(lambda: "started anew" in events.read_text(), "a restart")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=engine.DEADLINE_S)
+    assert process.returncode == 130, err
+    assert "raised ZeroDivisionError: the game divided by zero: started anew" in events.read_text()
+    assert not folder.exists()
+
+
 @pytest.mark.slow
 def test_a_living_run_goes_on_in_a_renamed_folder(tmp_path: Path) -> None:
     folder, moved = tmp_path / "run", tmp_path / "moved"

@@ -143,6 +143,21 @@ def test_the_last_checkpoint_needs_no_thread(tmp_path: Path, no_thread: pytest.M
     assert checkpoints.load(path).progress["agent_steps"] == 2 * 7
 
 
+def test_what_the_disk_does_not_take_in_time_is_gathered_all_the_same(tmp_path: Path) -> None:
+    """A new number of learners continues from it; the disk has only what was there before."""
+    told: list[str] = []
+    saver, written = of_a_run(tmp_path, told), threading.Event()
+    saver._writer = threading.Thread(target=written.wait, daemon=True)
+    saver._writer.start()
+    saver.finish({}, 0.1, lambda: False)
+    written.set()
+    saver._writer.join()
+    assert saver.last is not None
+    assert saver.last.progress["agent_steps"] == 2 * 7
+    assert (saver.written, whole(tmp_path / "checkpoints")) == (0, []), "one at a time"
+    assert told == ["no last checkpoint: the disk has not taken the one before it yet"]
+
+
 def test_chaos_looks_again_where_no_thread_could_start(
     no_thread: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

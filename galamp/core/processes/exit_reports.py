@@ -64,8 +64,9 @@ def write_report(path: Path, incarnation_id: str, report: Report, time_s: float)
     Raises:
         OSError: the disk refuses.
     """
-    sys.stderr.write(report.details)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):  # on a full disk, or closed
+        sys.stderr.write(report.details)
+        sys.stderr.flush()
     draft = path.with_suffix(".tmp")
     draft.unlink(missing_ok=True)
     with open(draft, "x") as file:

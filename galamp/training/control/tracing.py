@@ -23,9 +23,13 @@ class Tracing:
     """The client that may trace, at most one at a time: the kernel takes no more."""
 
     def __init__(self) -> None:
+        self._client: int | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Hold nothing of an attempt that has ended: its shared memory could not be freed."""
         self._processes: Callable[[], Processes] = dict
         self._permit: Callable[[int], object] = lambda pid: None
-        self._client: int | None = None
 
     def configure(
         self, processes: Callable[[], Processes], permit: Callable[[int], object]
