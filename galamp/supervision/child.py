@@ -23,15 +23,18 @@ from galamp.core.processes.exit_reports import tail
 from galamp.core.processes.titles import title_of
 from galamp.memory.status import Phase, StatusRow
 from galamp.supervision.child_failure import ChildFailure, failure_of
-from galamp.supervision.launching import ForkedProcess
+from galamp.supervision.launching import ForkedProcess, StartPostponed
 from galamp.supervision.presence import Presence
-from galamp.supervision.progress_monitor import ProgressMonitor
+from galamp.supervision.progress_monitor import MAX_TICK_S, ProgressMonitor
 from galamp.supervision.restart_policy import Failure, RestartPolicy
 from galamp.workers.child import BRIDGE, STACK_SIGNAL, ChildSpec, PickledTask, child_main
 from galamp.workers.forkserver import ensure_tracker, wake_server
 
 KILL_TIMEOUT_S = 5.0
 """A process that outlives SIGKILL for this long is stuck in the kernel, in disk I/O for example."""
+UNKILLABLE_S = 20.0
+"""A hung process that is not gone by then is given up: longer than a GPU's driver takes to free the
+memory of one that was killed."""
 STACK_DUMP_GRACE_S = 0.3
 """Time for a hung child to write its stacks to its log."""
 
@@ -77,7 +80,8 @@ class Child:
         self._process: ForkedProcess | None = None
         self._spec: ChildSpec | None = None
         self._hang: str | None = None
-        self._hung_since_s = 0.0
+        self.hung_s = 0.0
+        """Seconds that the supervisor has run since the process was declared hung."""
         self._work_at_run_start = self._work_at_start = self.work
 
     def _role(self) -> str:
@@ -111,9 +115,12 @@ class Child:
         return not self.given_up and (self.has_process or self.due_s is not None)
 
     def note_boot(self, passed_s: float) -> None:
-        """Add `passed_s` seconds to `boot_s` while the first incarnation still starts up."""
+        """Add `passed_s` seconds to `boot_s` while the first incarnation still starts up.
+
+        A pause of the supervisor itself counts for `MAX_TICK_S` at most.
+        """
         if self.incarnation == 0 and self.row.phase is Phase.BOOT:
-            self.boot_s += passed_s
+            self.boot_s += min(passed_s, MAX_TICK_S)
 
     # The process of the current incarnation
 
@@ -135,6 +142,8 @@ class Child:
         self.turns = ProgressMonitor(lambda: self.row["turns"], self.turns.usual_s)
         try:
             self._process = self._forked(postpone)
+        except StartPostponed:
+            raise  # to be started in the next tick: still announced
         except BaseException:
             self.mark_dead()
             raise
@@ -178,26 +187,26 @@ class Child:
         return self._hang is not None
 
     @property
-    def hung_s(self) -> float:
-        """Seconds since the process was declared hung; 0 if it was not."""
-        return time.monotonic() - self._hung_since_s if self.hung else 0.0
-
-    @property
     def unkillable(self) -> bool:
-        """Whether the process ignores SIGKILL (stuck in uninterruptible I/O)."""
-        return self.has_process and self.hung_s > KILL_TIMEOUT_S
+        """Whether the hung process ignores SIGKILL (stuck in uninterruptible I/O)."""
+        return self.has_process and self.hung and self.hung_s > UNKILLABLE_S
 
     def declare_hung(self, cause: str) -> None:
         """Have the hung process write its stacks to its log; `end_hung` then kills it."""
-        self._hang, self._hung_since_s = cause, time.monotonic()
+        self._hang, self.hung_s = cause, 0.0
         process = self._process
         if process is not None and process.is_alive():  # else another may have this id by now
             assert process.pid is not None
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, STACK_SIGNAL)
 
-    def end_hung(self) -> None:
-        """Kill a hung process once `STACK_DUMP_GRACE_S` has passed."""
+    def end_hung(self, passed_s: float) -> None:
+        """Note that `passed_s` have passed; after `STACK_DUMP_GRACE_S` kill the hung process.
+
+        A pause of the supervisor itself counts for `MAX_TICK_S` at most: it has sent no kill, or
+        could not see the end.
+        """
+        self.hung_s += min(passed_s, MAX_TICK_S)
         if self.hung_s > STACK_DUMP_GRACE_S:
             self.kill()
 
@@ -242,8 +251,9 @@ class Child:
     # Restarts
 
     def give_up(self) -> None:
-        """Stop this child for good."""
+        """Stop this child for good; nobody waits for it, even if its process does not end."""
         self.given_up, self.due_s = True, None
+        self.mark_dead()
         self.kill()
 
     def expect_failure(self) -> None:

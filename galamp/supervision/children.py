@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch.multiprocessing  # noqa: F401  # tasks may hold tensors: it knows how to send them
 
-from galamp.core.machine.memory import out_of_memory_kills
 from galamp.core.processes.reaper import Orphans
 from galamp.memory.status import Phase
 from galamp.supervision.child import KILL_TIMEOUT_S, BridgeChild, Child
 from galamp.supervision.child_failure import ChildFailure
 from galamp.supervision.launching import READINESS, StartPostponed, standard_children
 from galamp.supervision.layout import RunLayout
+from galamp.supervision.memory_kills import MemoryKills
 from galamp.supervision.presence import BridgePresence, LearnerPresence, SimulatorPresence
 from galamp.workers.forkserver import SERVER, left_behind, send_server, server_pid, wake_server
 
@@ -86,7 +86,7 @@ class Children:
         self._server = READINESS
         self.orphans = Orphans(SERVER)
         self._orphans_due_s = 0.0
-        self._out_of_memory = out_of_memory_kills()
+        self._memory_kills = MemoryKills()
         ranks, workers = range(run_layout.count), range(run_layout.shape.workers)
         self.learners = [_learner(run_layout, rank) for rank in ranks]
         self.simulators = [_simulator(run_layout, rank, w) for rank in ranks for w in workers]
@@ -106,21 +106,27 @@ class Children:
 
     @property
     def learning(self) -> bool:
-        """Whether a learner runs or will be restarted; unkillable ones do not count."""
-        return any(child.expected and not child.unkillable for child in self.learners)
+        """Whether a learner runs or will be restarted; those given up do not count."""
+        return any(child.expected for child in self.learners)
 
     def simulators_of(self, rank: int) -> list[Child]:
         """Return the simulators of learner `rank`."""
         return [child for child in self.simulators if child.rank == rank]
 
     def schedule_all(self) -> None:
-        """Schedule the first start of every child."""
+        """Schedule the first start of every child; all are announced before the first one starts.
+
+        Otherwise a learner could begin without those that start after it.
+        """
         for child in self.all:
+            child.announce()
             child.due_s = time.monotonic()
 
     def cancel_all(self) -> None:
-        """Cancel all scheduled starts."""
+        """Cancel all scheduled starts: nobody waits for these children any more."""
         for child in self.all:
+            if child.due_s is not None:
+                child.mark_dead()
             child.due_s = None
 
     def wait(self) -> None:
@@ -137,7 +143,7 @@ class Children:
         for child in self.with_process():
             if not child.running:
                 child.mark_dead()
-                failure = self._with_out_of_memory(child.failure())
+                failure = self._memory_kills.explain(child.failure(), time.monotonic())
                 if failure is None and not child.row["done"]:
                     failure = ChildFailure(child.title, "left before the run was over")
                 child.release()
@@ -185,13 +191,14 @@ class Children:
 
     def check(self, passed_s: float) -> None:
         """Check every child for progress: end hung ones, mark learners without turns as absent."""
+        self._memory_kills.poll(time.monotonic())
         for child in self.with_process():
             first = not child.has_worked and child.row.phase is not Phase.BOOT
             child.beats.observe(passed_s, first=first)
             child.turns.observe(passed_s, first=first)
             child.note_boot(passed_s)
             if child.hung:
-                child.end_hung()
+                child.end_hung(passed_s)
             elif child.beats.exceeds((limit := self._limit(child)).timeout_s, limit.gaps):
                 wake_server()  # a stopped server would report no end
                 child.declare_hung(
@@ -200,6 +207,7 @@ class Children:
                 )
             if (
                 child.role == "learner"
+                and not child.given_up
                 and child.row.phase is not Phase.BOOT
                 and not self._in_lock_step
             ):
@@ -223,6 +231,9 @@ class Children:
             return Limit(max(BOOT_TIMEOUT_S, self._start_timeout_s), 0.0, "--start-timeout-s")
         if child.row.phase is Phase.BOOT:
             return Limit(max(self._hang_after_s, BOOT_TIMES * child.boot_s), 0.0, "--hang-after-s")
+        if not child.has_begun:  # its first step or turn is as slow as the first incarnation's was
+            timeout_s = max(self._hang_after_s, self._start_timeout_s)
+            return Limit(timeout_s, HANG_GAPS, "--start-timeout-s")
         return Limit(self._hang_after_s, HANG_GAPS, "--hang-after-s")
 
     def kill(self) -> None:
@@ -256,15 +267,6 @@ class Children:
             wake_server()
             left[0].join(min(TICK_S, left_s))
         return True
-
-    def _with_out_of_memory(self, failure: ChildFailure | None) -> ChildFailure | None:
-        """Return the failure; its cause is replaced where the kernel's OOM killer ended it."""
-        kills = out_of_memory_kills()
-        more, self._out_of_memory = kills > self._out_of_memory, max(kills, self._out_of_memory)
-        if failure is None or not more or not failure.external:
-            return failure
-        why = "was ended by the kernel: out of memory (use fewer --learners or --num-envs)"
-        return ChildFailure(failure.title, why, failure.details)
 
 
 def _learner(run_layout: RunLayout, rank: int) -> Child:
@@ -326,6 +328,7 @@ def failure_lines(lost: Sequence[Ended]) -> list[str]:
 def _not_started(child: Child, error: Exception) -> Ended:
     """Release a child that could not be started; its next incarnation may be."""
     child.due_s = None
+    child.mark_dead()
     child.release()
     cause = f"could not be started: {error}"
     return Ended(child, ChildFailure(child.title, cause, external=True))

@@ -102,6 +102,7 @@ class Supervisor:
                 self._take_signals()
                 self._handle_requests()
                 self._restarts.reap()
+                self._restarts.give_up_unkillable()
                 self._restart()
                 self._check()
                 self._enforce_stop_timeouts()

@@ -27,6 +27,7 @@ from galamp.memory.status import Phase
 from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.child import Child
 from galamp.supervision.children import BOOT_TIMEOUT_S, Children
+from galamp.supervision.memory_kills import MemoryKills
 from galamp.telemetry.display.streams import STARTING
 from galamp.training.train import survey
 from galamp.workers import simulator
@@ -245,20 +246,23 @@ def test_every_environment_that_is_made_or_reset_shows_progress() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "worked", "phase", "timeout_s", "flag"),
+    ("role", "worked", "begun", "phase", "timeout_s", "flag"),
     [
-        ("simulator", False, Phase.BOOT, 300.0, "--start-timeout-s"),
-        ("simulator", False, Phase.STEP, 300.0, "--start-timeout-s"),
-        ("learner", False, Phase.BOOT, 300.0, "--start-timeout-s"),
-        ("simulator", True, Phase.BOOT, 400.0, "--hang-after-s"),
-        ("simulator", True, Phase.STEP, 50.0, "--hang-after-s"),
+        ("simulator", False, True, Phase.BOOT, 300.0, "--start-timeout-s"),
+        ("simulator", False, True, Phase.STEP, 300.0, "--start-timeout-s"),
+        ("learner", False, True, Phase.BOOT, 300.0, "--start-timeout-s"),
+        ("simulator", True, False, Phase.BOOT, 400.0, "--hang-after-s"),
+        ("simulator", True, False, Phase.STEP, 300.0, "--start-timeout-s"),
+        ("learner", True, False, Phase.COLLECT, 300.0, "--start-timeout-s"),
+        ("simulator", True, True, Phase.STEP, 50.0, "--hang-after-s"),
     ],
 )
 def test_the_limits_of_a_hang_can_be_set_and_are_named(
-    role: str, worked: bool, phase: Phase, timeout_s: float, flag: str
+    role: str, worked: bool, begun: bool, phase: Phase, timeout_s: float, flag: str
 ) -> None:
+    """Also of a later incarnation, whose environment's first step takes as long again."""
     child = SimpleNamespace(
-        role=role, has_worked=worked, row=SimpleNamespace(phase=phase), boot_s=40.0
+        role=role, has_worked=worked, has_begun=begun, row=SimpleNamespace(phase=phase), boot_s=40.0
     )
     limit = children(ResourceConfig(start_timeout_s=300.0, hang_after_s=50.0))._limit(
         cast(Child, child)
@@ -314,6 +318,7 @@ def test_what_an_environment_raises_when_it_is_closed_goes_to_the_log(
 
 def children(resources: ResourceConfig) -> Children:
     children = object.__new__(Children)
+    children._memory_kills = MemoryKills()
     children._hang_after_s, children._start_timeout_s = (
         resources.hang_after_s,
         resources.start_timeout_s,

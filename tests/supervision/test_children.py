@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from galamp.core.processes.reaper import Orphans
+from galamp.memory.status import Phase
 from galamp.supervision.child import KILL_TIMEOUT_S, Child
 from galamp.supervision.child_failure import ChildFailure, failure_of
 from galamp.supervision.children import (
@@ -23,11 +24,10 @@ from galamp.supervision.children import (
     failure_lines,
 )
 from galamp.supervision.launching import Readiness, is_over
+from galamp.supervision.memory_kills import RECENT_S, MemoryKills
 from galamp.supervision.progress_monitor import MAX_TICK_S, ProgressMonitor
 from galamp.supervision.restart_policy import Failure, RestartPolicy
 from galamp.supervision.rollback import Rollback
-from galamp.telemetry.snapshot import WorkerState
-from galamp.training.restarts import Restarts
 from galamp.training.supervisor import EXIT_GRACE_S, STOP_TIMEOUT_S, Supervisor
 from galamp.workers.child import ChildSpec
 from tests.support.engine import wait_for
@@ -129,6 +129,19 @@ def test_a_new_incarnation_counts_once_it_has_worked() -> None:
     assert child.has_begun
 
 
+def test_a_pause_during_the_first_start_gives_later_ones_no_hours() -> None:
+    child = object.__new__(Child)
+    child.row, child.incarnation, child.boot_s = (
+        cast(Any, SimpleNamespace(phase=Phase.BOOT)),
+        0,
+        0.0,
+    )
+    child.note_boot(3600.0)
+    assert child.boot_s == MAX_TICK_S
+    child.note_boot(0.05)
+    assert child.boot_s == pytest.approx(MAX_TICK_S + 0.05)
+
+
 HEADLESS = """
 import ctypes, threading, time
 threading.Thread(target=time.sleep, args=(60,)).start()
@@ -208,7 +221,7 @@ def children(clock: Clock, sent: Sent) -> Children:
     members: list[Any] = [object.__new__(Child), object.__new__(Child)]
     for child in members:
         child._process, child.due_s, child.given_up = Immortal(clock), None, False
-        child._hang, child._hung_since_s = "hung", time.monotonic()
+        child._hang, child.hung_s = "hung", 0.0
     children._server, children.orphans, children._orphans_due_s = (
         Readiness(),
         Orphans("GALAMP_SERVER"),
@@ -221,21 +234,73 @@ def children(clock: Clock, sent: Sent) -> Children:
     return children
 
 
+class Kernel:
+    """What the kernel tells of its kills, and whom they are put down to."""
+
+    kills = 5
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            "galamp.supervision.memory_kills.out_of_memory_kills", lambda: self.kills
+        )
+        self.known = MemoryKills()
+
+    def names(self, now_s: float, *, external: bool = True) -> bool:
+        """Whether a SIGKILL that is seen now is told as being out of memory."""
+        failure = ChildFailure("learner 0", "was ended by SIGKILL", external=external)
+        told = self.known.explain(failure, now_s)
+        return told is not None and "out of memory" in told.cause
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """A kernel that has killed others, long ago."""
+    return Kernel(monkeypatch)
+
+
 @pytest.mark.parametrize(
     ("kills", "external", "named"),
     [(6, True, True), (6, False, False), (5, True, False), (0, True, False)],
 )
 def test_only_a_new_kill_for_want_of_memory_is_named(
-    children: Children, monkeypatch: pytest.MonkeyPatch, kills: int, external: bool, named: bool
+    kernel: Kernel, kills: int, external: bool, named: bool
 ) -> None:
     """Not where the kernel could not be asked this time, and tells of fewer than before."""
-    monkeypatch.setattr("galamp.supervision.children.out_of_memory_kills", lambda: kills)
-    children._out_of_memory = 5
-    failure = ChildFailure("learner 0", "was ended by SIGKILL", external=external)
-    told = children._with_out_of_memory(failure)
-    assert told is not None
-    assert ("out of memory" in told.cause) == named
-    assert children._out_of_memory == max(5, kills)
+    kernel.kills = kills
+    assert kernel.names(100.0, external=external) == named
+    kernel.kills = 5
+    assert not kernel.names(100.0), "none is made up afterwards"
+
+
+def test_each_kill_for_want_of_memory_is_put_down_to_one_process(kernel: Kernel) -> None:
+    """Also of several at once, with others in between that have ended well or by themselves."""
+    kernel.kills = 7
+    assert kernel.names(100.0)
+    assert kernel.known.explain(None, 100.0) is None
+    assert not kernel.names(100.0, external=False)
+    assert kernel.names(100.0)
+    assert not kernel.names(100.0)
+
+
+@pytest.mark.parametrize(("later_s", "named"), [(1.0, True), (2 * RECENT_S, False)])
+def test_an_old_kill_of_somebody_else_is_nobodys_later(
+    kernel: Kernel, later_s: float, named: bool
+) -> None:
+    """As of an evaluation: a `kill -9` of a learner is then told as what it is."""
+    kernel.kills = 6
+    kernel.known.poll(100.0)
+    kernel.known.poll(100.0 + later_s)
+    assert kernel.names(100.0 + later_s) == named
+
+
+def test_the_kernel_is_asked_now_and_then(
+    children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polled: list[float] = []
+    children._memory_kills = cast(Any, SimpleNamespace(poll=polled.append))
+    monkeypatch.setattr(children, "with_process", lambda: iter(()))
+    children.check(0.05)
+    assert len(polled) == 1
 
 
 def test_nobody_takes_the_place_of_who_has_not_ended(children: Children) -> None:
@@ -306,7 +371,9 @@ def test_what_many_have_in_common_is_told_once() -> None:
 def test_failures_of_the_server_are_no_repetition(tmp_path: Path, cause: str) -> None:
     """Two of them after any progress say nothing about the learner, so they end no run."""
     if cause == "not started":
-        place = SimpleNamespace(title="learner 0", due_s=0.0, release=lambda: None)
+        place = SimpleNamespace(
+            title="learner 0", due_s=0.0, release=lambda: None, mark_dead=lambda: None
+        )
         failure = _not_started(cast(Child, place), OSError("no server")).failure
     else:
         spec = ChildSpec("learner", 0, None, "", (), str(tmp_path / "log"))
@@ -333,14 +400,6 @@ def test_every_start_of_a_run_knows_that_the_server_has_loaded() -> None:
     assert Children(run_layout)._server is Children(run_layout)._server
 
 
-def test_a_run_does_not_wait_for_its_last_learner_if_that_cannot_be_ended(
-    children: Children,
-) -> None:
-    assert children.learning
-    children.learners[0]._hung_since_s -= KILL_TIMEOUT_S + 0.1
-    assert not children.learning
-
-
 def test_a_stop_does_not_wait_for_who_cannot_be_ended() -> None:
     supervisor = object.__new__(Supervisor)
     supervisor._stopping_since_s = None
@@ -358,76 +417,3 @@ def test_in_lock_step_nobody_waits_for_ever_for_all_to_come_back(children: Child
     assert not rollback.overdue
     rollback._since_s -= KILL_TIMEOUT_S
     assert rollback.overdue
-
-
-@pytest.mark.parametrize(("role", "ends"), [("learner", True), ("simulator", False)])
-def test_a_learner_that_fails_twice_at_the_same_place_ends_the_run(role: str, ends: bool) -> None:
-    """The others run the same code; a simulator's game is a matter of its own."""
-    restarts = object.__new__(Restarts)
-    done: list[str] = []
-    for name in ("_set_state", "_fail", "_give_up"):
-        setattr(restarts, name, lambda *_, name=name: done.append(name))
-    setattr(restarts, "_is_fatal", lambda child: False)  # noqa: B010
-    restarts._stopping = lambda: False
-    child = SimpleNamespace(role=role, given_up=False, repeats=True, delay_s=lambda failure: None)
-    restarts._handle_failure(
-        cast(Child, child), ChildFailure(f"{role} 0", "raised ValueError: x"), ""
-    )
-    assert done == ["_set_state", "_fail" if ends else "_give_up"]
-
-
-def test_who_cannot_be_started_is_lost_before_all_are_called_back() -> None:
-    """In lock-step nobody may be left then: without going back at once, the run would be over."""
-    restarts = object.__new__(Restarts)
-    done: list[str] = []
-    for name in ("_handle_failure", "finish_rollback"):
-        setattr(restarts, name, lambda *_, name=name: done.append(name))
-    lost = Ended(cast(Child, None), ChildFailure("learner 0", "could not be started"))
-    due = SimpleNamespace(start_due=lambda now_s, postpone: [lost])
-    restarts._children = cast(Children, due)
-    supervisor = object.__new__(Supervisor)
-    supervisor._restarts = restarts
-    supervisor._restart()
-    assert done == ["_handle_failure", "finish_rollback"]
-
-
-@pytest.mark.parametrize("how", ["reap", "start_due"])
-def test_who_fails_together_with_the_failure_that_ends_the_run_is_not_restarted(how: str) -> None:
-    """Nor given up, nor waited for: the run saves and ends."""
-    stopped: list[ChildFailure] = []
-    rows = [SimpleNamespace(state=WorkerState.RUNNING) for _ in range(3)]
-    found = [
-        SimpleNamespace(
-            role="learner", rank=rank, title=f"learner {rank}", has_worked=rank > 0, due_s=None,
-            given_up=False, repeats=False, delay_s=lambda failure, delay_s=delay_s: delay_s,
-        )
-        for rank, delay_s in enumerate([0.0, 0.0, None])
-    ]  # fmt: skip
-    ended = [
-        Ended(cast(Child, child), ChildFailure(child.title, f"raised ValueError: {child.rank}"))
-        for child in found
-    ]
-    of_all = SimpleNamespace(
-        reap=lambda: ended, start_due=lambda now_s, postpone: ended,
-        look_for_orphans=lambda now_s: None, bridge=None,
-    )  # fmt: skip
-    resources = SimpleNamespace(max_restarts=10)
-    gossip = SimpleNamespace(exchanges_in_lock_step=False)
-    plan = SimpleNamespace(config=SimpleNamespace(resources=resources, gossip=gossip))
-    losses = SimpleNamespace(restarts=0, given_up=[])
-    restarts = Restarts(
-        cast(Any, SimpleNamespace(plan=plan, states=[], board=None)),
-        cast(Children, of_all),
-        cast(Any, SimpleNamespace(learners=rows, losses=losses, log_event=pytest.fail)),
-        cast(Any, SimpleNamespace(exclude=pytest.fail)),
-        fail=stopped.append,
-        stopping=lambda: bool(stopped),
-    )
-    if how == "reap":
-        restarts.reap()
-    else:
-        restarts.start_due(lambda: False)
-    assert stopped == [ended[0].failure]
-    assert [row.state for row in rows] == [WorkerState.FAILED] * 3
-    assert (losses.restarts, losses.given_up) == (0, [])
-    assert all(child.due_s is None for child in found)

@@ -500,6 +500,9 @@ class DueChild:
     def release(self) -> None:
         self.released += 1
 
+    def mark_dead(self) -> None:
+        pass
+
 
 def children(poll: Any, *due: DueChild) -> Children:
     children = object.__new__(Children)

@@ -342,7 +342,7 @@ class TestProcesses:
 class Place:
     """Stands for a child: what an injector observes."""
 
-    given_up = False
+    given_up, has_begun = False, True
 
     def __init__(self, rank: int, number: int | None, pid: int) -> None:
         self.rank, self.number, self.incarnation, self.work = rank, number, 0, 10
@@ -404,6 +404,9 @@ class TestInjector:
         learner.running = False  # its process id may be another one's by now
         assert not list(injector.tick(103.5, 100.0))
         learner.running = True
+        learner.has_begun = False  # a successor has longer for its first turn
+        assert not list(injector.tick(103.7, 100.0))
+        learner.has_begun = True
         [injected] = injector.tick(104.0, 100.0)
         assert (injected.fault, injected.at_s, learner.excused) == (kill, 104.0, 1)
 

@@ -227,8 +227,9 @@ class Injector:
     def _is_ready(self, child: Child) -> bool:
         """Return whether a child's process works, and has recovered from the last fault."""
         there = child.row["pid"] == child.pid and child.running
+        begun = child.has_begun and child.row.phase is not Phase.BOOT
         busy = any(child in injected.children for injected in self.open)
-        return there and child.row.phase is not Phase.BOOT and not busy
+        return there and begun and not busy
 
     def _target(self, child: Child) -> Target:
         assert child.pid is not None
