@@ -47,6 +47,10 @@ class Start(NamedTuple):
 
     `place`: which node this is, of how many; None on one machine. Its own learners come first.
     `outer`: whether outer steps take the place of averages, and so are part of the updates.
+    `adopted`: whether learners may leave their numbers 0 for what others have published before they
+    publish: no later vector is known by its distance to these. So it is on one of several nodes.
+    Versions that did not write it took `distances` for those of the vectors that learners began
+    with. Bounds of their records hold if they were, and are replayed as they were made.
     """
 
     start: int
@@ -57,14 +61,16 @@ class Start(NamedTuple):
     distances: Matrix
     place: tuple[Node, Node] | None = None
     outer: bool = False
+    adopted: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the line's object."""
         line = {"kind": "start"} | self._asdict()
         if self.place is None:
             del line["place"]
-        if not self.outer:
-            del line["outer"]
+        for name in ("outer", "adopted"):
+            if not line[name]:
+                del line[name]
         return line
 
 

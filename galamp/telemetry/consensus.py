@@ -173,8 +173,12 @@ class History:
         self._lines: list[dict[str, Any]] = []
 
     def start(self, start: Start) -> None:
-        """Record which start of the run this is, and the first distances between the learners."""
-        self._certificate.start(np.array(start.distances))
+        """Record which start of the run this is, and the first distances between the learners.
+
+        Where they may adopt others' vectors before they publish, their first publications are of
+        unknown vectors, which `rebase_unknown` locates, as those of the mirrors are.
+        """
+        self._certificate.start(np.array(start.distances), known=not start.adopted)
         self._lines.append(start.as_dict())
 
     @property

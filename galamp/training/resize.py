@@ -30,6 +30,7 @@ def resized(
     start with the mean of all tensors and the largest position counters, and draw actions from a
     new generator with their seed. Statistics of normalisers stay those of all data, each counted
     once: removed learners' are merged into the remaining ones', new learners have counted nothing.
+    These have the scales of the first learner that has some, until there are scales of their data.
     """
     count = len(seeds)
     kept = [state._replace(counters=dict(state.counters)) for state in states[:count]]
@@ -54,8 +55,10 @@ def _newcomer(states: Sequence[State], seed: int, spec: NormaliserSpec | None) -
     newcomer = State(tensors, counters, _generator(seed, like=states[0].generator))
     if spec is None:
         return newcomer
-    first = Saved.unpacked(states[0].normaliser, spec)
-    return newcomer._replace(normaliser=replace(first, own=Own.none(spec)).packed())
+    # Raw, if one network is trained: initial weights, which are for the first scales, are not.
+    saved = [Saved.unpacked(state.normaliser, spec) for state in states]
+    most = max(saved, key=lambda each: (each.scales.chosen, each.adopted))
+    return newcomer._replace(normaliser=replace(most, own=Own.none(spec)).packed())
 
 
 def _mean(tensors: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:

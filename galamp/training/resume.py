@@ -231,6 +231,7 @@ def first_entry(
         run_layout: of this start.
         states: the states that they resume from; empty in a new run, where all start alike. The
             first vector of another node's learner is, by definition, that of the same lane here.
+            On several nodes learners begin where others are: the distances are those before that.
         wall_s: training time of the earlier starts, in seconds.
         number: number of this start.
     """
@@ -244,5 +245,5 @@ def first_entry(
     rows = tuple(map(tuple, distances.tolist()))
     ranks = run_layout.plan.ranks
     place = None if run_layout.plan.place is None else (ranks.node, ranks.nodes)
-    outer = gossip.outer_steps
-    return Start(number, count, gossip.graph, gossip.synchronous, wall_s, rows, place, outer)
+    fixed = number, count, gossip.graph, gossip.synchronous, wall_s, rows, place
+    return Start(*fixed, outer=gossip.outer_steps, adopted=place is not None)

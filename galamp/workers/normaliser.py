@@ -128,7 +128,7 @@ class Normaliser:
         self._known = Known(spec)
         self._entered: Scales | None = None
         self._adopted = False
-        """Whether the network is another learner's, raw, and there are no scales yet."""
+        """Whether the network is trained, raw, and there are no scales: yet, or any more."""
         self.scaling = Scaling(spec, device)
         self.scales = Scales.raw(spec.inputs)
 
@@ -147,8 +147,10 @@ class Normaliser:
         """
         before, self.scales = self.scales, self._newest_scales(turn)
         # The network was raw, another learner's too. Initial weights are not: they are for the
-        # first scales.
-        if before.chosen:
+        # first scales. Scales that others' data have chosen go where none of these are pooled.
+        if before.chosen and not self.scales.chosen:
+            self._adopted = True
+        elif before.chosen:
             from_raw(self._layers, self.scales, before)
         elif self._adopted and self.scales.chosen:
             from_raw(self._layers, self.scales, self.scales)
@@ -213,7 +215,11 @@ class Normaliser:
         self._adopted = not self.scales.chosen
 
     def _newest_scales(self, turn: int) -> Scales:
-        """Return the scales of all data; once chosen, there always are some."""
+        """Return the scales of all data that are pooled now.
+
+        None are chosen, though some were, where what is pooled has become too little: for a learner
+        that was added without edges, or without the moments of one that is dead.
+        """
         if self._pool.synchronous:
             self._await(turn)
         else:

@@ -44,6 +44,7 @@ ENTRIES: list[Entry] = [
     Measurement(12.5, 5000, (7, 6), (0.1, 0.2), 0.31, 61.2, (0.9, 1.0), 2.2, 1.3),
     Measurement(12.5, 5000, (7, 6), (0.1, 0.2), 0.31, 61.2, None, None, None),
     Publication(3, 8, 6, 7, 2, 0.0123, 1.0, (), 0.004),
+    Start(1, 2, "ring", False, 0.0, ((0.0, 0.5), (0.5, 0.0)), (1, 2), adopted=True),
 ]
 
 

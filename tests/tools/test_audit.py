@@ -492,6 +492,29 @@ def test_nothing_comes_before_a_start(entry: Entry) -> None:
     assert found.fault_count == 1
 
 
+@pytest.mark.parametrize("adopted", [False, True], ids=["an older version's", "adopted"])
+def test_where_learners_may_have_adopted_others_vectors_distances_at_the_start_prove_nothing(
+    adopted: bool, tmp_path: Path
+) -> None:
+    """A record that does not say so is taken at its word: what contradicts it is a violation."""
+    zeros = ((0.0,) * 4,) * 4
+    start = Start(1, 4, "complete", False, 0.0, zeros, (0, 2), adopted=adopted)
+    entries: list[Entry] = [start]
+    entries += [Publication(rank, 1, 1, 1, 0, 1e-3, 1.0, ()) for rank in (0, 1)]
+    entries += [Lost(2, 1), Lost(3, 1)]
+    measured = Measurement(1, 80, (1,) * 4, (0.25, 0.75, 0.25, 0.25), 1.0, 1.0)
+    if adopted:
+        entries += [measured, Rebase(0, 1, (0, 1), 0.0), Rebase(1, 1, (0, 1), 1.0)]
+    entries += [Rebase(2, 1, (0, 1), 0.0), Rebase(3, 1, (0, 1), 0.0), measured]
+    log = GossipLog(tmp_path / GOSSIP, pytest.fail)
+    assert log.append([entry.as_dict() for entry in entries])
+    found = audit(tmp_path)
+    assert not found.fault_count
+    assert found.certified == 1
+    assert found.series.column("pairwise_bound")[-1] == pytest.approx(1.0 if adopted else 2e-3)
+    assert found.passed == adopted
+
+
 # The command
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,22 @@ def test_statistics_stay_those_of_all_data_counted_once(count: int) -> None:
         assert new.own.count == 0
         first = Saved.unpacked(states[0].normaliser, SPEC)
         assert np.array_equal(new.scales.packed(), first.scales.packed())
+
+
+@pytest.mark.parametrize("trained", [0, 1], ids=["first", "second"])
+def test_a_newcomer_is_raw_where_one_of_its_networks_was_trained(trained: int) -> None:
+    """Scales differ where nothing is pooled: who has seen too little holds initial weights."""
+    states = [counting(rank) for rank in range(2)]
+    initial = Saved(Own.none(SPEC), Scales.raw(2))
+    scales = Scales.of(Own(*(Moments.of(np.random.default_rng(7).normal(size=(2000, n)))
+                             for n in (2, 1))))  # fmt: skip
+    for rank, each in enumerate(states):
+        saved = replace(initial, scales=scales) if rank == trained else initial
+        states[rank] = each._replace(normaliser=saved.packed())
+    newcomer = Saved.unpacked(resized(states, SEEDS[:3], SPEC)[2].normaliser, SPEC)
+    assert newcomer.scales.chosen
+    states[trained] = states[trained]._replace(normaliser=replace(initial, adopted=True).packed())
+    assert Saved.unpacked(resized(states, SEEDS[:3], SPEC)[2].normaliser, SPEC).adopted
 
 
 def steps(states: list[State]) -> int:

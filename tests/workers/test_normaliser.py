@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from galamp.algorithms.forward import Place
 from galamp.algorithms.networks import build_model
 from galamp.algorithms.normalising import layers_of
 from galamp.core.errors import StopRun
-from galamp.core.normalisation import WARM_UP, NormaliserSpec, Own, Scales
+from galamp.core.normalisation import WARM_UP, NormaliserSpec, Own, Saved, Scales
 from galamp.memory.arrays import SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.moment_slots import MomentSlots
@@ -190,6 +191,35 @@ def test_a_network_of_others_is_no_initial_one(resumed: bool) -> None:
         )
         normaliser.count(slot_of(turn), ALL)
         normaliser.end_turn()
+
+
+def test_a_learner_that_was_added_alone_keeps_the_function_of_its_raw_network() -> None:
+    """The scales of its first network are others'; its own data are none yet."""
+    team = Team(1)
+    team.turns(range(4))
+    raw_network, raw = team.network(0), torch.from_numpy(slot_of(5).observations[0])
+    first = Saved.unpacked(team.normalisers[0].saved(), SPEC)
+    assert first.scales.chosen
+    added = Team(1)
+    nn.utils.vector_to_parameters(raw_network, added.models[0].parameters())
+    with torch.no_grad():
+        logits, values = added.models[0](raw)
+    (normaliser,) = added.normalisers
+    normaliser.restore(replace(first, own=Own.none(SPEC)).packed())
+    turn = 0
+    while not normaliser.start_turn(turn):
+        assert torch.equal(added.network(0), raw_network), "as long as nothing is scaled"
+        normaliser.count(slot_of(turn), ALL)
+        normaliser.end_turn()
+        again = added.join(0)  # of a state that is saved in between
+        again.restore(normaliser.saved())
+        normaliser, turn = again, turn + 1
+    assert turn > 1
+    assert normaliser.scaling.observations is not None
+    with torch.no_grad():
+        found, scores = added.models[0](normaliser.scaling.observations(raw))
+    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scores * normaliser.scales.return_std, values, rtol=1e-4, atol=1e-5)
 
 
 def test_other_scales_are_no_other_policy() -> None:

@@ -74,12 +74,17 @@ class Certificate:
         self._numbers = np.full(rows, -1)
         self._known = np.zeros(rows, dtype=bool)
 
-    def start(self, distances: npt.ArrayLike) -> None:
-        """Start all learners at vector number 0, with the given distances [n, n] between them."""
+    def start(self, distances: npt.ArrayLike, *, known: bool = True) -> None:
+        """Start all learners at vector number 0, with the given distances [n, n] between them.
+
+        If they are not `known`, nor is any later vector until one is measured.
+        """
         self._numbers.fill(-1)
         self._known.fill(False)
         for learner in range(self._learners):
             self._place(learner, 0, None)
+        if not known:
+            return
         rows = np.arange(self._learners) * self._kept
         self._rest[np.ix_(rows, rows)] = distances
         np.fill_diagonal(self._rest, 0.0)

@@ -40,7 +40,10 @@ class Replay:
         return self._forced_before + (self._columns.forced if self.learners else 0)
 
     def start(self, entry: Start) -> None:
-        """Forget everything; number 0 of each learner is its start vector."""
+        """Forget everything; number 0 of each learner is its start vector.
+
+        It is unknown where learners may have adopted others': only a later line tells of those.
+        """
         self._forced_before = self.forced
         self._entry = entry
         self.learners = entry.learners
@@ -50,7 +53,8 @@ class Replay:
         self._number = [-1] * rows
         for learner in range(entry.learners):
             self._number[learner * self._kept] = 0
-            self._columns.start(learner * self._kept, learner)
+            if not entry.adopted:
+                self._columns.start(learner * self._kept, learner)
 
     def publish(self, entry: Publication) -> None:
         """Mix, and add an update.
