@@ -53,6 +53,7 @@ __all__ = [
     "LearnerState",
     "MeanState",
     "find",
+    "has_any",
     "linked",
     "load",
     "place_of",
@@ -207,6 +208,18 @@ def find(path: Path) -> Found:
     if skipped:
         raise CheckpointError(f"{path}: {len(skipped)} checkpoints, none whole; {skipped[0]}")
     raise CheckpointError(f"{path}: holds no checkpoint; {wanted}")
+
+
+def has_any(folder: Path) -> bool:
+    """Return whether a folder, which may be missing, has a checkpoint, by its name alone.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    try:
+        return any(_FOLDER.fullmatch(name) for name in os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def place_of(path: Path) -> Path:

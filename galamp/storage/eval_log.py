@@ -4,7 +4,8 @@
 
 Written by the supervisor; read by anyone, also while the run lives. A killed process leaves at most
 one incomplete line; readers skip it and the next writer removes it. A resumed run may train the
-same agent steps once more: its evaluations supersede the earlier ones of these steps.
+same agent steps once more: a line `{"resumed_from": ...}` says from which agent steps it goes on,
+and evaluations beyond them count no more.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from galamp.core.decode import Limits, decode
 from galamp.core.disk import Where, as_named, open_plain
 from galamp.core.json_values import DecodeError, json_object
-from galamp.storage.run_logs import AppendOnly, Warn
+from galamp.storage.run_logs import AppendOnly, Warn, is_count
 
-EVALUATIONS = "eval.jsonl"
+EVALUATIONS, RESUMED_FROM = "eval.jsonl", "resumed_from"
 MAX_LINE_BYTES = 8_000_000
 """No line is longer: that of 100,000 games takes 4 MB."""
 LIMITS = Limits(more_fields=True)
@@ -89,7 +91,14 @@ class EvaluationLog:
 
     def __init__(self, folder: Path, warn: Warn, where: Where = as_named) -> None:
         """Append to the file in a run folder; `warn` reports a disk that refuses."""
-        self._file = AppendOnly(folder / EVALUATIONS, warn, where)
+        self._folder, self._file = folder, AppendOnly(folder / EVALUATIONS, warn, where)
+
+    def go_on_from(self, agent_steps: int) -> list[Evaluation]:
+        """Return the evaluations that a start counts, and store that those beyond count no more."""
+        found = read_evaluations(self._folder)
+        if found and found[-1].agent_steps > agent_steps:
+            self._file.append(json.dumps({RESUMED_FROM: agent_steps}).encode() + b"\n")
+        return [one for one in found if one.agent_steps <= agent_steps]
 
     def append(self, evaluation: Evaluation) -> None:
         """Add an evaluation."""
@@ -102,11 +111,21 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     with contextlib.suppress(OSError), open_plain(folder / EVALUATIONS) as file:
         while line := file.readline(MAX_LINE_BYTES):
             with contextlib.suppress(DecodeError):
-                found = _evaluation(line)
-                while kept and kept[-1].agent_steps >= found.agent_steps:
-                    kept.pop()
+                values = json_object(line)
+                # Older versions skip this line, since it is no evaluation.
+                if is_count(beyond := values.get(RESUMED_FROM)):
+                    _cut(kept, beyond)
+                    continue
+                found = _evaluation(values)
+                _cut(kept, found.agent_steps - 1)
                 kept.append(found)
     return kept
+
+
+def _cut(kept: list[Evaluation], agent_steps: int) -> None:
+    """Remove the evaluations beyond `agent_steps`."""
+    while kept and kept[-1].agent_steps > agent_steps:
+        kept.pop()
 
 
 def best_of(evaluations: Iterable[Evaluation]) -> Evaluation | None:
@@ -114,13 +133,13 @@ def best_of(evaluations: Iterable[Evaluation]) -> Evaluation | None:
     return max(evaluations, key=lambda each: each.mean, default=None)
 
 
-def _evaluation(line: bytes) -> Evaluation:
-    """Return the evaluation of a line.
+def _evaluation(values: dict[str, Any]) -> Evaluation:
+    """Return the evaluation of a line's object.
 
     Raises:
         DecodeError: it is none.
     """
-    found = decode(Evaluation, json_object(line), LIMITS)
+    found = decode(Evaluation, values, LIMITS)
     if not math.isfinite(found.mean):
         raise DecodeError("mean: expected a finite number")
     return found

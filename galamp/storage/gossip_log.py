@@ -109,7 +109,7 @@ class Measurement(NamedTuple):
     """L2 distances measured between vectors (r, numbers[r]), and their certificates at that time.
 
     Attributes:
-        wall_s: seconds since the start.
+        wall_s: training time over all starts of the run, in seconds.
         global_step: agent steps.
         numbers: [learners].
         distances: [learners], each one's to the mean of all.

@@ -3,14 +3,17 @@
     episode --MonitorLog--> monitor/<i>.monitor.csv --read_monitor--> episodes
 
 Runs in the supervisor, the one writer. A killed process leaves at most one incomplete line; readers
-skip it and the next writer removes it.
+skip it and the next writer removes it. A file that is taken away while the run lives is begun
+again; a damaged one is put aside, and kept.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -74,10 +77,8 @@ class MonitorLog:
         """
         self._file = AppendOnly(path, warn, where)
         self._rows: list[tuple[float, int, float]] = []
-        header = json.dumps({"t_start": t_start, "env_id": env_id})
-        self._header = f"#{header}\nr,l,t\n"
-        self._t_start = t_start
-        self._is_known = False
+        self._env_id, self._t_start = env_id, t_start
+        self._is_known = self._has_header = False
         with contextlib.suppress(OSError):
             self._inspect()
 
@@ -100,9 +101,13 @@ class MonitorLog:
         except OSError as error:
             self._file.give_up(error)
             return
-        content = self._header + "".join(map(self._line, rows))
-        if content and self._file.append(content.encode()):
-            self._header = ""
+        if rows or not self._has_header:
+            written = self._file.append("".join(map(self._line, rows)).encode(), self._header())
+            self._has_header |= written
+
+    def _header(self) -> bytes:
+        header = json.dumps({"t_start": self._t_start, "env_id": self._env_id})
+        return f"#{header}\nr,l,t\n".encode()
 
     def _line(self, row: tuple[float, int, float]) -> str:
         score, length, ended = row
@@ -122,10 +127,23 @@ class MonitorLog:
             pass
         else:
             if resume_point is None:
-                path.replace(path.with_name(path.name + ".damaged"))
+                _put_aside(path)
             else:
-                self._t_start, self._header = resume_point, ""
+                self._t_start, self._has_header = resume_point, True
         self._is_known = True
+
+
+def _put_aside(path: Path) -> None:
+    """Move a damaged file to its first free name, `.damaged` or `.damaged-N`.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    place = path.with_name(f"{path.name}.damaged")
+    numbers = itertools.count(1)
+    while os.path.lexists(place):
+        place = path.with_name(f"{path.name}.damaged-{next(numbers)}")
+    path.rename(place)
 
 
 def _monitor_start(path: Path) -> float | None:

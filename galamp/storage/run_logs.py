@@ -15,6 +15,7 @@ Nothing is written through a link, and nothing into a run folder that is no long
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ RETURN, EPISODES = "charts/episodic_return", "charts/episodes"
 
 TAIL_BYTES = 1_000_000
 """Size of the pieces in which a file's end is read."""
+
+BACK_BYTES = 16 * TAIL_BYTES
+"""Most that is read of a file's end."""
 
 LINE_LIMIT_BYTES = 1_000_000
 """No row is longer: that of a thousand learners takes less than half of it."""
@@ -57,8 +61,11 @@ class AppendOnly:
         """Where the file is now; None if it must not be written."""
         return self._where(self._path)
 
-    def append(self, piece: bytes) -> bool:
-        """Append `piece`, which ends with a newline; returns whether it was written completely."""
+    def append(self, piece: bytes, header: bytes = b"") -> bool:
+        """Append `piece`, which ends with a newline; returns whether it was written completely.
+
+        A file that is missing or empty begins with `header`, also where it was taken away since.
+        """
         path = self.path
         if path is None:
             self.failed += 1
@@ -66,7 +73,7 @@ class AppendOnly:
         try:
             file = open_to_append(path)
             try:
-                self._add(file, piece)
+                self._add(file, piece, header)
             finally:
                 os.close(file)
         except OSError as error:
@@ -81,8 +88,10 @@ class AppendOnly:
             self._warn(f"{self._path}: {error.strerror}; what was to be added is lost")
 
     @staticmethod
-    def _add(file: int, piece: bytes) -> None:
+    def _add(file: int, piece: bytes, header: bytes) -> None:
         size = _trim(file)
+        if size == 0:
+            piece = header + piece
         written = os.write(file, piece)
         if written != len(piece):
             os.ftruncate(file, size)
@@ -144,6 +153,55 @@ def last_row(path: Path) -> dict[str, Any]:
         return {}
     rows = (_row(line) for line in reversed(lines) if line.endswith(b"\n"))
     return next((row for row in rows if row is not None), {})
+
+
+def last_known_row(path: Path) -> dict[str, Any]:
+    """Return the last row of metrics.jsonl; {} if there is none.
+
+    The first row of a start has no values yet: it gets those of the last row that the start goes on
+    from, if that is among the last `BACK_BYTES`.
+    """
+    rows = _rows_backwards(path)
+    last = next(rows, {})
+    if "resumed_from" not in last:
+        return last
+    limit = float("inf")
+    for row in itertools.chain([last], rows):
+        step = row.get("global_step")
+        if not is_count(step):
+            continue
+        if "resumed_from" in row:  # a start without rows has superseded some, too
+            limit = min(limit, step)
+        elif step <= limit:
+            return _going_on(row, step, last)
+    return last
+
+
+def _going_on(row: dict[str, Any], step: int, first: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a row, of `step` agent steps, as those at the `first` row of a start."""
+    found = row | {name: first[name] for name in ("global_step", "start") if name in first}
+    frames, now = row.get("emulator_frames"), first.get("global_step")
+    if step and is_count(frames) and is_count(now):
+        found["emulator_frames"] = frames // step * now
+    return found
+
+
+def _rows_backwards(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows among the last `BACK_BYTES` of metrics.jsonl, the last one first."""
+    with contextlib.suppress(OSError), open_plain(path) as file:
+        at = file.seek(0, os.SEEK_END)
+        first, rest = max(0, at - BACK_BYTES), b""
+        while at > first:
+            before, at = at, max(first, at - TAIL_BYTES)
+            file.seek(at)
+            lines = (file.read(before - at) + rest).splitlines(keepends=True)
+            rest = lines.pop(0) if at and lines else b""
+            if len(rest) > LINE_LIMIT_BYTES:
+                rest = b""
+            while lines:
+                line = lines.pop()
+                if line.endswith(b"\n") and (row := _row(line)) is not None:
+                    yield row
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

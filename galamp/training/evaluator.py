@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from galamp.core.processes.probe_process import Answer, Probing
-from galamp.storage.eval_log import Evaluation, EvaluationLog, best_of, read_evaluations
+from galamp.storage.eval_log import Evaluation, EvaluationLog, best_of
 from galamp.supervision.layout import RunLayout
 from galamp.supervision.restart_policy import Failure, RestartPolicy
 from galamp.telemetry.evaluations import reading_of
@@ -73,7 +73,7 @@ class Evaluator:
         folder = recorder.folder
         self._log = EvaluationLog(folder.path, self._warn, folder.where)
         steps = run_layout.status_board.agent_steps()
-        done = [one for one in read_evaluations(folder.path) if one.agent_steps <= steps]
+        done = self._log.go_on_from(steps)
         last = done[-1].agent_steps if done else steps
         self._next = (last // self._every + 1) * self._every
         self._last = done[-1].agent_steps if done else -1

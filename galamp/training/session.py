@@ -26,6 +26,7 @@ from galamp.core.machine.memory import available_bytes
 from galamp.environments.base import EnvironmentSpec
 from galamp.memory.learner_state import State
 from galamp.storage.attempts import last_attempt
+from galamp.storage.eval_log import EvaluationLog
 from galamp.storage.identity import Identity
 from galamp.storage.run_folder import RunFolder, StoredChoices
 from galamp.supervision.layout import ModelSketch, RunLayout
@@ -176,6 +177,8 @@ class Session:
         """Create what evaluates the run while it trains; None if it is not to be evaluated."""
         plan = run_layout.plan
         if plan.config.evaluation.eval_every is None:
+            log = EvaluationLog(self._folder.path, warn, self._folder.where)
+            log.go_on_from(run_layout.status_board.agent_steps())
             return None
         taken = {core for learner in plan.learners for core in learner.cpus.cores}
         left = [core for core in self._context.machine.cores if core not in taken]

@@ -33,6 +33,7 @@ from galamp.storage.run_logs import (
     RETURN,
     MetricsLog,
     curve,
+    last_known_row,
     last_row,
     last_start_in,
     read_metrics,
@@ -104,7 +105,13 @@ def takes_in(path: Path) -> object:
     return len(curve(path).points)
 
 
-@pytest.mark.parametrize("read", [takes_in, resumed, last_row])
+def goes_on(path: Path) -> object:
+    MetricsLog(path, 2, 100, refused)
+    found = last_known_row(path)
+    return found["start"] == 2 and found[RETURN] == 10.0
+
+
+@pytest.mark.parametrize("read", [takes_in, resumed, last_row, last_known_row, goes_on])
 def test_what_a_resume_reads_is_not_held(long_run: Path, tmp_path: Path, read: Read) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(long_run.read_bytes())
@@ -185,6 +192,7 @@ READERS: dict[str, Read] = {
     "rows": lambda path: list(read_metrics(path)),
     "curve": lambda path: curve(path).points,
     "last row": last_row,
+    "last known row": last_known_row,
     "start": last_start_in,
     "monitor": lambda path: MonitorLog(path, "E", 0.0, refused).flush(),
     "gossip": lambda path: next(read_gossip(path), None),
@@ -218,7 +226,7 @@ def test_a_line_of_any_length_is_not_held(
 
 
 @pytest.mark.parametrize("piece", [b"[],", b'{"":1},', also(b"1,"), b"[1,[2,[3]]],", b"\n"])
-@pytest.mark.parametrize("name", ["curve", "last row", "gossip"])
+@pytest.mark.parametrize("name", ["curve", "last row", "last known row", "gossip"])
 def test_a_line_of_many_small_values_takes_bounded_memory(
     tmp_path: Path, short_lines: int, piece: bytes, name: str
 ) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from galamp.core.disk import replace_file, temporary_name
 from galamp.core.errors import GalampError, UserError
-from galamp.storage import run_logs
+from galamp.storage import monitor_log, run_logs
 from galamp.storage.monitor_log import MonitorLog
 from galamp.storage.run_folder import RunFolder
 from galamp.storage.run_logs import AppendOnly, MetricsLog, curve, last_start_in, read_metrics
@@ -451,7 +451,7 @@ def test_a_monitor_file_that_cannot_be_read_now_stays(
     log = MonitorLog(path, "E", 1.0, told.append)
     log.flush()
     with monkeypatch.context() as patch:
-        patch.setattr(run_logs, "open_plain", refuse)
+        patch.setattr(monitor_log, "open_plain", refuse)
         again = MonitorLog(path, "E", 9.0, told.append)
         again.append(1.0, 2, 3.0)
         again.flush()

@@ -250,6 +250,17 @@ def test_galamps_own_words_say_why_it_ended(tmp_path: Path) -> None:
     assert program.complaint() == "no such thing"
 
 
+def test_what_a_former_program_has_written_into_the_log_says_nothing_of_the_next(
+    tmp_path: Path,
+) -> None:
+    said = []
+    for script in ('echo "galamp: old"; printf more; exit 1', "kill -9 $$", "printf '9 %%\\rnew'"):
+        with Program(["sh", "-c", script], tmp_path, tmp_path / "log") as program:
+            program.wait(60)
+        said.append(program.complaint())
+    assert said == ["galamp: old", "it wrote nothing", "new"]
+
+
 TITLED = """
 import os, time
 from setproctitle import setproctitle

@@ -313,6 +313,22 @@ def test_steps_and_time_to_a_score(tmp_path: Path) -> None:
     assert (c["reached"], c["steps_to_score"], c["hours_to_score"]) == (1, None, None)
 
 
+@pytest.mark.parametrize(("counts", "reached_at"), [([3, 150, 300], 3000), ([None] * 3, 1000)])
+def test_a_score_is_reached_by_a_mean_of_a_hundred_episodes(
+    tmp_path: Path, counts: list[int | None], reached_at: int
+) -> None:
+    """Where a run of an older version has no numbers of episodes, every mean counts."""
+    [run] = of(tmp_path, a=([[9.0, 1.0, 9.0]], {}))
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    for row, count in zip(rows[1:], counts, strict=True):
+        row |= {"charts/episodes": count}
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    [again] = compare(runs.load([run.path]), 9.0)["groups"][0]["runs"]
+    assert again["steps_to_score"] == reached_at
+    assert again["hours_to_score"] == pytest.approx(reached_at * 1e-5)
+    assert again["score"] == 9.0
+
+
 def test_groups_are_compared_in_reaching_a_score(tmp_path: Path) -> None:
     slow, quick = [[1.0, 1.0, 5.0]] * 4, [[5.0, 5.0, 5.0]] * 4
     result = compare(of(tmp_path, a=(slow, {}), b=(quick, FAST)), 5.0)

@@ -17,6 +17,7 @@ from galamp.tools.compare.reaching import (
     exact_test,
     median_ratio,
     median_time,
+    of_full_means,
     share,
 )
 
@@ -40,6 +41,16 @@ def censored(runs: Runs) -> object:
         uncensored=[run.time for run in runs if run.reached],
         right=[run.time for run in runs if not run.reached],
     )
+
+
+def test_a_mean_of_fewer_than_a_hundred_episodes_is_not_there() -> None:
+    """As where `--stop-score` ends a run, and where Stable-Baselines3's do."""
+    steps, returns = np.array([100.0, 200.0, 300.0, 400.0]), np.array([20.0, 20.0, 14.0, 16.0])
+    counts = np.array([0.0, 5.0, 99.0, 100.0, 250.0])
+    found = of_full_means(steps, returns, np.array([50.0, *steps]), counts)
+    assert found.tolist() == [-np.inf, -np.inf, 14.0, 16.0]
+    nothing = np.empty(0)
+    assert of_full_means(steps, returns, nothing, nothing).tolist() == [-np.inf] * 4
 
 
 @pytest.mark.parametrize(("reached", "count"), [(0, 6), (1, 6), (3, 6), (6, 6), (1, 1), (17, 30)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,9 +19,11 @@ from galamp.core.errors import GalampError, UserError
 from galamp.storage import checkpoint
 from galamp.storage.event_log import EventLog
 from galamp.storage.locks import Lock, take_lock
+from galamp.storage.run_logs import MetricsLog
 from galamp.tools.run_folders import pruning
 from galamp.tools.run_folders.listing import runs_in, table
 from galamp.tools.run_folders.next_steps import next_steps
+from galamp.tools.run_folders.picture import picture
 from galamp.tools.run_folders.pruning import plan_of, remove
 from galamp.tools.run_folders.record import State, read_record
 from galamp.tools.run_folders.run_settings import differing, flags_of
@@ -88,6 +91,67 @@ def test_a_summary_of_an_earlier_start_says_nothing(tmp_path: Path) -> None:
     record = read_record(run)
     assert record.state is State.DEAD
     assert record.agent_steps == 1500
+
+
+def goes_on(run: Path, start: int, step: int) -> None:
+    """Begin a start of a run, from so many agent steps; it has no row of its own yet."""
+    MetricsLog(run / "metrics.jsonl", start, step, lambda text: None)
+
+
+@pytest.mark.parametrize("start", [2, 3])
+def test_a_start_without_a_row_yet_has_the_values_that_it_goes_on_from(
+    tmp_path: Path, start: int
+) -> None:
+    """Until its first row there is no summary of it either."""
+    run = begun(tmp_path / "run", "stopped", steps=100)
+    for number in range(2, start + 1):
+        goes_on(run, number, 100)
+    record = read_record(run)
+    assert record.state is State.DEAD
+    assert (record.agent_steps, record.score, record.number("", "wall_s")) == (100, 2.5, 60.0)
+    assert record.row["start"] == start
+    with contextlib.closing(take_lock(run, datetime.now())):
+        assert read_record(run).state is State.RUNNING
+        assert read_record(run).score == 2.5
+
+
+def test_rows_beyond_the_checkpoint_that_a_run_goes_on_from_do_not_count(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", steps=100)
+    rows = [{"start": 1, "global_step": at, "charts/episodic_return": at} for at in range(200, 999)]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+    goes_on(run, 2, 150)
+    assert (read_record(run).agent_steps, read_record(run).score) == (150, 2.5)
+    goes_on(run, 3, 500)  # of another's: the second start has superseded what lies between
+    assert (read_record(run).agent_steps, read_record(run).score) == (500, 2.5)
+
+
+@pytest.mark.parametrize(("episodes", "best"), [(5000, "best      -"), (99, "best after 100")])
+def test_a_best_mean_that_only_the_summary_has_is_not_to_come(
+    tmp_path: Path, episodes: int, best: str
+) -> None:
+    """That of a run which lives, or was killed."""
+    run = begun(tmp_path / "run")
+    row = {"start": 1, "global_step": 9, "charts/episodic_return": 2.5, "charts/episodes": episodes}
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    said = "\n".join(line.plain for line in picture(read_record(run), 100))
+    assert best in said
+    assert ("after 100" in said) == (episodes < 100)
+
+
+def test_frames_are_those_of_the_steps_that_a_run_goes_on_from(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", steps=100)
+    row = {"start": 1, "global_step": 90, "emulator_frames": 360}
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    goes_on(run, 2, 100)
+    assert read_record(run).row["emulator_frames"] == 400
+
+
+def test_a_run_that_begins_has_no_values(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    (run / "metrics.jsonl").unlink()
+    goes_on(run, 1, 0)
+    assert (read_record(run).agent_steps, read_record(run).score) == (0, None)
 
 
 def test_a_run_that_is_locked_runs(locked: Lock, tmp_path: Path) -> None:

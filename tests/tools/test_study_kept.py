@@ -201,16 +201,6 @@ def test_run_tells_of_damaged_folders_and_fails(
     assert "2 new rows" in said
 
 
-def test_a_mean_of_fewer_than_a_hundred_episodes_is_not_there() -> None:
-    """As where `--stop-score` ends a run, and where Stable-Baselines3's do."""
-    steps, returns = np.array([100.0, 200.0, 300.0, 400.0]), np.array([20.0, 20.0, 14.0, 16.0])
-    counts = np.array([0.0, 5.0, 99.0, 100.0, 250.0])
-    found = collecting.of_full_means(steps, returns, np.array([50.0, *steps]), counts)
-    assert found.tolist() == [-np.inf, -np.inf, 14.0, 16.0]
-    nothing = np.empty(0)
-    assert collecting.of_full_means(steps, returns, nothing, nothing).tolist() == [-np.inf] * 4
-
-
 @pytest.mark.parametrize(
     ("returns", "ended_by", "stop", "found"),
     [

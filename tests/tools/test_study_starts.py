@@ -76,7 +76,7 @@ def test_runs_in_lock_step_that_were_interrupted_begin_anew(
     folder.mkdir()
     ledger = Ledger(folder, file)
     for run in (sync, other, done):
-        checkpoint = finished_run(folder / run.name, [1.0]) / "checkpoints" / "one"
+        checkpoint = finished_run(folder / run.name, [1.0]) / "checkpoints" / "ckpt-000000000100"
         checkpoint.mkdir(parents=True, exist_ok=True)
         ledger.started(run)
     summary = json.dumps({"status": "finished", "start": 1, "agent_steps": 1000})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -18,11 +19,14 @@ from galamp.cli.sweep_file import sweep_from
 from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import UserError
 from galamp.supervision.signals import Signals
+from galamp.tools.run_folders.record import State, read_record
 from galamp.tools.sweep import checking
+from galamp.tools.sweep import progress as progress_module
 from galamp.tools.sweep.checking import Survey, alike, check_all
 from galamp.tools.sweep.ledger import Ledger, Start, Todo, todo_of
 from galamp.tools.sweep.packing import Packing, Place
 from galamp.tools.sweep.planned import PlannedRun, Sweep
+from galamp.tools.sweep.progress import Progress
 from galamp.tools.sweep.runner import Ended, Runner, visible
 from galamp.training import train
 from tests.support.engine import galamp
@@ -175,7 +179,9 @@ def test_finished_runs_are_skipped_and_interrupted_ones_gone_on_with(
     assert ledger.starts(sweep) == [Start(run, resume=False) for run in sweep.runs]
     for run, status in zip(sweep.runs, ("finished", "stopped", "failed"), strict=False):
         ledger.started(run)
-        (ended_run(ledger.path(run), status) / "checkpoints" / "one").mkdir(parents=True)
+        (ended_run(ledger.path(run), status) / "checkpoints" / "ckpt-000000000100").mkdir(
+            parents=True
+        )
     again = made(tmp_path)
     assert again.starts(sweep) == [
         Start(sweep.runs[1], resume=True),
@@ -192,6 +198,18 @@ def test_a_run_that_has_had_its_time_is_finished_and_one_without_checkpoint_begi
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps({**summary, "ended_by": "max-time"}))
     assert todo_of(run) is Todo.NOTHING
+
+
+def test_a_run_that_was_killed_while_it_saved_for_the_first_time_begins_anew(
+    tmp_path: Path,
+) -> None:
+    """What is half written is no checkpoint, and `--resume` finds none."""
+    run = ended_run(tmp_path / "run", "x")
+    (run / "checkpoints" / ".tmp-x").mkdir(parents=True)
+    assert read_record(run).state is State.DEAD
+    assert todo_of(run) is Todo.BEGIN
+    (run / "checkpoints" / "ckpt-000000000100-1").mkdir()
+    assert todo_of(run) is Todo.GO_ON
 
 
 def test_a_file_that_gives_a_run_other_settings_is_refused_and_new_runs_are_added(
@@ -267,6 +285,28 @@ def ran(
     packing = Packing(cores, jobs=jobs)
     runner = Runner(ledger, packing, told, command=fake, grace_s=grace_s)
     return runner.run(ledger.starts(sweep), cast(Signals, told))
+
+
+class Screen(io.StringIO):
+    """Terminal that keeps what it is given."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_table_counts_the_runs_that_have_ended(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search has more to come than those that run and wait."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    screen, two = Screen(), sweep.runs[:2]
+    with Progress(made(tmp_path), 60, quiet=False, stream=screen) as progress:
+        progress.tick(two, 1)
+        assert "0 of 60 runs ended, 2 run, 1 wait" in screen.getvalue()
+        progress.ended(two[0], Ended.FAILED, "it fails")
+        monkeypatch.setattr(progress_module, "EVERY_S", 0.0)
+        progress.tick(two[1:], 1)
+        assert "1 of 60 runs ended, 1 run, 1 wait" in screen.getvalue()
 
 
 def test_a_run_that_fails_does_not_end_the_others(sweep: Sweep, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from galamp.supervision.restart_policy import QUIET_S
 from galamp.training import evaluator
 from galamp.training.checkpointing import Written
 from galamp.training.evaluator import Evaluator
+from galamp.training.session import Session
 from tests.support.engine import galamp, run, summary
 from tests.support.told import Told
 
@@ -292,6 +293,55 @@ def test_what_a_resumed_run_does_anew_counts(tmp_path: Path) -> None:
     best = best_of(found)
     assert best is not None
     assert best.agent_steps == 190
+
+
+def evaluated(folder: Path, *steps: int) -> None:
+    log = EvaluationLog(folder, lambda text: None)
+    for each in steps:
+        log.append(Evaluation(each, mean=float(each), episodes=1))
+
+
+def test_evaluations_beyond_where_a_run_goes_on_count_no_more(
+    tmp_path: Path, processes: dict[str, Any]
+) -> None:
+    """Neither before its next evaluation, nor in a start that is beyond them again."""
+    evaluated(tmp_path, 100, 200, 300)
+    world(tmp_path, processes, steps=150)
+    assert [each.agent_steps for each in read(tmp_path)] == [100]
+    of = world(tmp_path, processes, steps=400)
+    assert of.recorder.evaluation.best == 100.0
+    evaluated(tmp_path, 420)
+    assert [each.agent_steps for each in read(tmp_path)] == [100, 420]
+
+
+def test_a_run_that_goes_on_from_its_last_evaluation_or_later_says_nothing(
+    tmp_path: Path, processes: dict[str, Any]
+) -> None:
+    world(tmp_path, processes)
+    assert not (tmp_path / EVALUATIONS).exists()
+    evaluated(tmp_path, 100, 200)
+    before = (tmp_path / EVALUATIONS).read_bytes()
+    for steps in (200, 250):
+        world(tmp_path, processes, steps=steps)
+    assert (tmp_path / EVALUATIONS).read_bytes() == before
+
+
+def test_a_run_that_is_no_longer_evaluated_goes_on_without_them_too(tmp_path: Path) -> None:
+    evaluated(tmp_path, 100, 200)
+    plan = SimpleNamespace(config=from_dict({}))
+    layout = SimpleNamespace(plan=plan, status_board=SimpleNamespace(agent_steps=lambda: 150))
+    folder = SimpleNamespace(path=tmp_path, where=lambda path: path)
+    session = cast(Any, SimpleNamespace(_folder=folder))
+    assert Session._evaluator(session, cast(Any, layout), cast(Any, None), cast(Any, None)) is None
+    assert [each.agent_steps for each in read(tmp_path)] == [100]
+
+
+@pytest.mark.parametrize("line", ['{"resumed_from": -1}', '{"resumed_from": "x"}', "{}"])
+def test_a_line_that_says_nothing_takes_no_evaluation_away(tmp_path: Path, line: str) -> None:
+    evaluated(tmp_path, 100)
+    with open(tmp_path / EVALUATIONS, "a") as file:
+        file.write(f"{line}\n")
+    assert len(read(tmp_path)) == 1
 
 
 def test_settings() -> None:

@@ -155,9 +155,13 @@ def evaluation(snapshot: Snapshot, width: int) -> list[Text]:
 
 
 def _best(snapshot: Snapshot) -> str:
-    """Return the best mean score; there is none before there are episodes enough."""
+    """Return the best mean score; there is none before there are episodes enough.
+
+    The files of a run that has not ended do not have it.
+    """
     if snapshot.best_mean_return is None:
-        return f"after {EPISODES_IN_MEAN}"
+        many = snapshot.episodes >= EPISODES_IN_MEAN
+        return words.UNKNOWN if many else f"after {EPISODES_IN_MEAN}"
     return score(snapshot.best_mean_return)
 
 

@@ -82,7 +82,7 @@ class Point(NamedTuple):
 
     Attributes:
         start: which start of the run, counting from 0 in the order of the record.
-        wall_s: seconds since that start.
+        wall_s: training time over all starts of the run, in seconds.
         step: agent steps.
         pairwise: the greatest measured distance between two learners.
         pairwise_bound: recomputed certificate for it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import os
 import signal
 import subprocess
@@ -68,10 +69,12 @@ class Program:
         self._terminal = terminal
         self._command, self._folder, self._log = [str(word) for word in command], folder, log
         self._cores, self._environment = tuple(cores), environment
+        self._log_begins = 0
 
     def __enter__(self) -> Program:
         """Start it."""
         with self._log.open("ab") as output:
+            self._log_begins = output.tell()
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._folder,
@@ -143,8 +146,14 @@ class Program:
         self._process.terminate()
 
     def lines(self) -> list[str]:
-        """Return all lines that it has written so far; the last one may be incomplete."""
-        return self._log.read_text(encoding="utf-8", errors="replace").split("\n")
+        """Return all lines that it has written so far; the last one may be incomplete.
+
+        What an earlier program has left in the log is not among them.
+        """
+        with self._log.open("rb") as log:
+            log.seek(self._log_begins)
+            with io.TextIOWrapper(log, "utf-8", errors="replace") as text:
+                return text.read().split("\n")
 
     def last_line(self) -> str:
         """Return the last line that it wrote."""

@@ -4,7 +4,8 @@
     scores --statistics, verdict--> interquartile means, probabilities of improvement, a sentence
 
 A score is the mean of the last 100 training episodes, interpolated between rows of metrics. It is
-compared where all runs of a game have come: at the length of the shortest.
+compared where all runs of a game have come: at the length of the shortest. Only a mean of 100
+episodes reaches a score, as with `--stop-score`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from galamp.core.sanitize import clean
+from galamp.storage.run_logs import EPISODES
 from galamp.telemetry.metrics_row import JOULES_PER_FRAME
 from galamp.tools.compare.log_rank import log_rank
-from galamp.tools.compare.reaching import Reaching, exact_test, median_time, share
+from galamp.tools.compare.permutation import Numbers
+from galamp.tools.compare.reaching import Reaching, exact_test, median_time, of_full_means, share
 from galamp.tools.compare.statistics import improvement, iqm, iqm_interval
 from galamp.tools.compare.verdict import statement
 from galamp.tools.evaluation.references import reference_for
@@ -141,11 +144,21 @@ def _run(run: Run, wanted: float | None) -> dict[str, Any]:
         "joules_per_frame": _median(run.history.column(JOULES_PER_FRAME).tolist()),
     }
     if wanted is not None:
-        reached = np.flatnonzero(scores >= wanted)
+        reached = np.flatnonzero(_whole(run, steps, scores) >= wanted)
         result["steps_to_score"] = float(steps[reached[0]]) if len(reached) else None
         # Rows without a time are in neither curve's last place: both come from the same rows.
         result["hours_to_score"] = float(hours[reached[0]]) if len(reached) else None
     return result
+
+
+def _whole(run: Run, steps: Numbers, scores: Numbers) -> Numbers:
+    """Return the scores, minus infinity where they are of fewer than 100 episodes.
+
+    All of them where a run of an older galamp has not recorded how many there were.
+    """
+    if EPISODES not in run.history.names:
+        return scores
+    return of_full_means(steps, scores, *curve(run.history, EPISODES, "steps"))
 
 
 def _frames_per_step(run: Run) -> float:

@@ -1,5 +1,6 @@
 """Statistics of reaching a score: in how many runs, and how soon, though some end before they do.
 
+    mean returns of a run --of_full_means--> those that can reach a score
     runs of X, of Y, per task --share, median_time, median_ratio, exact_test--> table, sentence
 
 A run that ends below the score is censored: it would have taken longer than it lasted. How surely
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 from galamp.tools.compare.permutation import Numbers
 from galamp.tools.compare.statistics import LEVEL, RESAMPLES, Interval
 
@@ -44,6 +46,23 @@ class Ratio(NamedTuple):
 
     ratio: float
     interval: Interval
+
+
+def of_full_means(
+    steps: Numbers, returns: Numbers, steps_of_counts: Numbers, counts: Numbers
+) -> Numbers:
+    """Return the mean returns, minus infinity where they are of fewer episodes than a whole mean's.
+
+    Args:
+        steps: agent steps at the returns.
+        returns: mean returns of the last episodes.
+        steps_of_counts: agent steps at the counts.
+        counts: number of episodes so far.
+    """
+    if not len(counts):
+        return np.full(len(returns), -np.inf)
+    whole = np.interp(steps, steps_of_counts, counts) >= EPISODES_IN_MEAN
+    return np.where(whole, returns, -np.inf)
 
 
 def share(runs: Runs) -> Interval:

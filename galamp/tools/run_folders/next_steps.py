@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from galamp.storage.checkpoint import has_any
 from galamp.storage.gossip_log import GOSSIP
 from galamp.storage.run_folder import CHECKPOINTS
 from galamp.tools.run_folders.record import RunRecord, State
@@ -84,6 +85,6 @@ def _further(record: RunRecord) -> str:
 
 def _has_checkpoint(run: Path) -> bool:
     try:
-        return any(path.name.startswith("ckpt-") for path in (run / CHECKPOINTS).iterdir())
+        return has_any(run / CHECKPOINTS)
     except OSError:
         return False

@@ -37,7 +37,7 @@ OWN_FILES = re.compile(
 OWN_FOLDERS = {
     **WRITTEN,
     CHECKPOINTS: re.compile(rf"ckpt-\d+(-\d+)?|{LATEST}|{BEST}|\.tmp-.*"),
-    "monitor": re.compile(r"\d+\.monitor\.csv(\.damaged)?"),
+    "monitor": re.compile(r"\d+\.monitor\.csv(\.damaged(-\d+)?)?"),
     "tensorboard": re.compile(r"events\.out\.tfevents\..*"),
 }
 """Folders of a run, and the names in them that galamp writes."""

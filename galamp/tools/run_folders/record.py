@@ -19,7 +19,7 @@ from typing import Any
 from galamp.core.errors import UserError
 from galamp.storage.locks import owner_in
 from galamp.storage.run_folder import CONFIG, METRICS, SUMMARY, read_json
-from galamp.storage.run_logs import RETURN, last_row
+from galamp.storage.run_logs import RETURN, last_known_row
 from galamp.storage.run_status import summary_of
 
 
@@ -45,7 +45,8 @@ class RunRecord:
         state: what it does, or how it ended.
         config: content of config.json; empty if that is damaged.
         summary: content of summary.json if it is of the last start; else empty.
-        row: last row of metrics.jsonl.
+        row: last row of metrics.jsonl; before the first one of a start, with the values of the last
+            row that it goes on from.
         changed_s: time of the newest change to one of these files, in seconds of the wall clock.
     """
 
@@ -112,7 +113,8 @@ def read_record(folder: Path) -> RunRecord:
     state = _state(folder, summary)
     if state in (State.RUNNING, State.ELSEWHERE):
         summary = {}  # of an earlier start, of which nothing is left in metrics.jsonl
-    return RunRecord(folder, state, config, summary, last_row(folder / METRICS), _changed(folder))
+    row = last_known_row(folder / METRICS)
+    return RunRecord(folder, state, config, summary, row, _changed(folder))
 
 
 def _state(folder: Path, summary: dict[str, Any]) -> State:

@@ -22,10 +22,10 @@ from galamp.core.errors import GalampError, UserError
 from galamp.core.stop_config import StopConfig
 from galamp.storage.attempts import last_attempt
 from galamp.storage.run_logs import EPISODES
-from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 from galamp.tools.audit.audit import audit
 from galamp.tools.audit.report import summary
 from galamp.tools.compare.permutation import Numbers
+from galamp.tools.compare.reaching import of_full_means
 from galamp.tools.evaluation.config import EvaluationConfig
 from galamp.tools.evaluation.report import evaluate
 from galamp.tools.evaluation.table import Progress
@@ -152,23 +152,6 @@ def row_of(planned: PlannedRun, folder: Path, *, sharp: bool = False, commit: st
         restarts=restarts,
         learners=_each_score(planned, folder, final) if method == plan.INDEPENDENT else None,
     )
-
-
-def of_full_means(
-    steps: Numbers, returns: Numbers, steps_of_counts: Numbers, counts: Numbers
-) -> Numbers:
-    """Return the mean returns, minus infinity where they are of fewer episodes than a whole mean's.
-
-    Args:
-        steps: agent steps at the returns.
-        returns: mean returns of the last episodes.
-        steps_of_counts: agent steps at the counts.
-        counts: number of episodes so far.
-    """
-    if not len(counts):
-        return np.full(len(returns), -np.inf)
-    whole = np.interp(steps, steps_of_counts, counts) >= EPISODES_IN_MEAN
-    return np.where(whole, returns, -np.inf)
 
 
 def reached(

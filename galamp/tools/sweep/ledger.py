@@ -22,7 +22,9 @@ from galamp.core.disk import read_limited, replace_json
 from galamp.core.errors import UserError
 from galamp.core.json_values import DecodeError, json_object
 from galamp.core.settings import shown
+from galamp.storage.checkpoint import has_any
 from galamp.storage.locks import LOCK
+from galamp.storage.run_folder import CHECKPOINTS
 from galamp.tools.run_folders.record import State, is_run, read_record
 from galamp.tools.sweep.planned import PlannedRun, Sweep
 
@@ -205,7 +207,7 @@ def todo_of(path: Path) -> Todo:
     stopped = record.state is State.STOPPED and record.summary.get("ended_by") == "max-time"
     if record.state is State.FINISHED or stopped:
         return Todo.NOTHING
-    return Todo.GO_ON if _has_entries(path / "checkpoints") else Todo.BEGIN
+    return Todo.GO_ON if has_any(path / CHECKPOINTS) else Todo.BEGIN
 
 
 def set_aside(path: Path) -> Path | None:

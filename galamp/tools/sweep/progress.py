@@ -18,7 +18,7 @@ from rich.text import Text
 
 from galamp.core.machine.machine import format_list
 from galamp.storage.run_folder import METRICS
-from galamp.storage.run_logs import last_row
+from galamp.storage.run_logs import last_known_row
 from galamp.telemetry.display.console import plain_table
 from galamp.telemetry.display.streams import SafeStream
 from galamp.telemetry.display.text import count, duration, percent, score
@@ -45,7 +45,8 @@ class Progress:
             soft_wrap=True,
         )  # fmt: skip
         self._live: Live | None = None
-        self._number, self._drawn_s, self._began_s = 0, 0.0, time.monotonic()
+        self._number = self._ended = 0
+        self._drawn_s, self._began_s = 0.0, time.monotonic()
 
     def __enter__(self) -> Progress:
         """Open the table, if there is a terminal."""
@@ -69,6 +70,7 @@ class Progress:
 
     def ended(self, run: PlannedRun, how: Ended, failure: str) -> None:
         """Print how a run has ended."""
+        self._ended += 1
         self._print(f"{run.name} {self._outcome(run, how)}{f': {failure}' if failure else ''}")
 
     def stopping(self, count: int) -> None:
@@ -86,13 +88,15 @@ class Progress:
         table = plain_table(HEADINGS)
         for run in running[:MAX_ROWS]:
             table.add_row(*self._row(run))
-        ended = self._total - waiting - len(running)
         elapsed = duration(self._drawn_s - self._began_s)
-        foot = f"{ended} of {self._total} runs ended, {len(running)} run, {waiting} wait, {elapsed}"
+        foot = (
+            f"{self._ended} of {self._total} runs ended, {len(running)} run, {waiting} wait, "
+            f"{elapsed}"
+        )
         self._live.update(Group(table, Text(foot)), refresh=True)
 
     def _row(self, run: PlannedRun) -> tuple[str, ...]:
-        row = last_row(self._ledger.path(run) / METRICS)
+        row = last_known_row(self._ledger.path(run) / METRICS)
         known = RunRecord(self._ledger.path(run), State.RUNNING, row=row)
         steps, wall_s = known.agent_steps or 0, known.number("", "wall_s")
         done = percent(steps, run.config.total_steps)
