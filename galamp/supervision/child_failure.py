@@ -28,6 +28,8 @@ class ChildFailure:
     """Whether the cause was outside the child: SIGKILL, the end of its server, or it never started;
     or is unknown, since the child could not write it.
     """
+    killed: bool = False
+    """Whether SIGKILL has ended it, or may have."""
 
     def __str__(self) -> str:
         return f"{self.title} {self.cause}"
@@ -51,11 +53,12 @@ def failure_of(
         return ChildFailure(spec.title, *report)
     if server_lost:
         cause = "ended with the server that it was forked from"
-        return ChildFailure(spec.title, cause, external=True)
+        return ChildFailure(spec.title, cause, external=True, killed=True)
     cause = f"called exit({code}) from native code"
     if code < 0:
         cause = f"was ended by {signal_name(-code)}"
     elif code == EXIT_FAILURE:
         cause = "failed, and could not write why"
-    external = code in (-signal.SIGKILL, EXIT_FAILURE)
-    return ChildFailure(spec.title, cause, tail(spec.log), external=external)
+    killed = code == -signal.SIGKILL
+    external = killed or code == EXIT_FAILURE
+    return ChildFailure(spec.title, cause, tail(spec.log), external=external, killed=killed)

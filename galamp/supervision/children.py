@@ -144,6 +144,8 @@ class Children:
             if not child.running:
                 child.mark_dead()
                 failure = self._memory_kills.explain(child.failure(), time.monotonic())
+                if child.hung and child.row["done"]:
+                    failure = None  # its work was done: it has only hung at its exit
                 if failure is None and not child.row["done"]:
                     failure = ChildFailure(child.title, "left before the run was over")
                 child.release()

@@ -40,14 +40,14 @@ class MemoryKills:
 
     def explain(self, failure: ChildFailure | None, now_s: float) -> ChildFailure | None:
         """Return the failure of a child; its cause is replaced where a kill explains it."""
-        if failure is None or not failure.external:
+        if failure is None or not failure.killed:
             return failure
         self._count(now_s)
         if not self._seen_s:
             return failure
         self._seen_s.popleft()
         # Not external: who needs too much memory at the same place does so again.
-        return replace(failure, cause=OUT_OF_MEMORY, external=False)
+        return replace(failure, cause=OUT_OF_MEMORY, external=False, killed=False)
 
     def _count(self, now_s: float) -> None:
         """Note the new kills, and forget those that are not recent."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from galamp.memory.learner_state import StateSlots, newest_common_turn
-from galamp.supervision.child import KILL_TIMEOUT_S, Child
+from galamp.supervision.child import UNKILLABLE_S, Child
 from galamp.supervision.child_failure import ChildFailure
 from galamp.supervision.children import Children
 
@@ -46,7 +46,7 @@ class Rollback:
     @property
     def overdue(self) -> bool:
         """Whether a learner cannot be ended, so that the rollback fails."""
-        return self._under_way and time.monotonic() - self._since_s > KILL_TIMEOUT_S
+        return self._under_way and time.monotonic() - self._since_s > UNKILLABLE_S
 
     def finish(self) -> int | None:
         """Return to the newest turn that all have saved; returns it, or None if there is none."""

@@ -92,6 +92,7 @@ class Saver:
         self._best_return = float("-inf")
         self._by_evaluation = run_layout.plan.config.evaluation.eval_every is not None
         self._excluded: set[int] = set()
+        self._is_over = False
         self._nodes = MeanOfNodes(run_layout)
         self._reported_links: set[str] = set()
         """Links whose failure to move was reported."""
@@ -214,6 +215,7 @@ class Saver:
             states = [state._replace(counters=self._counted(r)) for r, state in enumerate(states)]
         self.last = self._gather(states, progress)
         if self.busy:
+            self._is_over = True
             self._log_event("no last checkpoint: the disk has not taken the one before it yet")
             return
         self._nodes.follow(ended_s)  # of those that have left meanwhile, too
@@ -298,6 +300,10 @@ class Saver:
             path = self._save(dataclasses.replace(checkpoint, mean=mean()))
         except (GalampError, OSError) as error:
             self._log_event(f"checkpoint not written, training goes on: {error}")
+            return
+        if (
+            self._is_over
+        ):  # another start may have written newer ones: links and pruning are its own
             return
         self.written += 1
         self._point(LATEST, path)

@@ -58,7 +58,8 @@ def test_a_report_of_another_incarnation_with_the_same_process_id_is_none(
     failure = ended(tmp_path, -9)
     assert failure is not None
     assert (failure.cause, failure.deliberate) == ("was ended by SIGKILL", False)
-    assert failure.external, "else it would not be told as for want of memory"
+    assert failure.external
+    assert failure.killed, "else it would not be told as for want of memory"
 
 
 DAMAGED: dict[str, str | bytes] = {

@@ -14,7 +14,7 @@ import pytest
 
 from galamp.core.processes.reaper import Orphans
 from galamp.memory.status import Phase
-from galamp.supervision.child import KILL_TIMEOUT_S, Child
+from galamp.supervision.child import KILL_TIMEOUT_S, UNKILLABLE_S, Child
 from galamp.supervision.child_failure import ChildFailure, failure_of
 from galamp.supervision.children import (
     SERVER_END_TIMEOUT_S,
@@ -245,9 +245,9 @@ class Kernel:
         )
         self.known = MemoryKills()
 
-    def names(self, now_s: float, *, external: bool = True) -> bool:
+    def names(self, now_s: float, *, killed: bool = True) -> bool:
         """Whether a SIGKILL that is seen now is told as being out of memory."""
-        failure = ChildFailure("learner 0", "was ended by SIGKILL", external=external)
+        failure = ChildFailure("learner 0", "was ended by SIGKILL", external=True, killed=killed)
         told = self.known.explain(failure, now_s)
         return told is not None and "out of memory" in told.cause
 
@@ -259,15 +259,18 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 @pytest.mark.parametrize(
-    ("kills", "external", "named"),
+    ("kills", "killed", "named"),
     [(6, True, True), (6, False, False), (5, True, False), (0, True, False)],
 )
 def test_only_a_new_kill_for_want_of_memory_is_named(
-    kernel: Kernel, kills: int, external: bool, named: bool
+    kernel: Kernel, kills: int, killed: bool, named: bool
 ) -> None:
-    """Not where the kernel could not be asked this time, and tells of fewer than before."""
+    """Not where the kernel could not be asked this time, and tells of fewer than before.
+
+    Nor of who could not write why it failed, as on a full disk.
+    """
     kernel.kills = kills
-    assert kernel.names(100.0, external=external) == named
+    assert kernel.names(100.0, killed=killed) == named
     kernel.kills = 5
     assert not kernel.names(100.0), "none is made up afterwards"
 
@@ -277,7 +280,7 @@ def test_each_kill_for_want_of_memory_is_put_down_to_one_process(kernel: Kernel)
     kernel.kills = 7
     assert kernel.names(100.0)
     assert kernel.known.explain(None, 100.0) is None
-    assert not kernel.names(100.0, external=False)
+    assert not kernel.names(100.0, killed=False)
     assert kernel.names(100.0)
     assert not kernel.names(100.0)
 
@@ -415,5 +418,5 @@ def test_in_lock_step_nobody_waits_for_ever_for_all_to_come_back(children: Child
     rollback.start(ChildFailure("learner 0", "was ended by SIGKILL"), 0.0)
     assert not rollback.ready
     assert not rollback.overdue
-    rollback._since_s -= KILL_TIMEOUT_S
+    rollback._since_s -= UNKILLABLE_S
     assert rollback.overdue

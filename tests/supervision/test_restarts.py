@@ -331,3 +331,17 @@ def test_a_simulator_that_is_given_up_as_all_learners_go_back_ends_no_run(first:
     handle(scene, "reap")
     assert scene.failed == []
     assert [child.title for child in children.all if child.given_up] == ["simulator 0.0"]
+
+
+def test_a_learner_that_only_hung_at_its_exit_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed then; its work is not done once more."""
+    monkeypatch.setattr(Child, "running", False)
+    for done, failed in ((1, False), (0, True)):
+        child = hung(0, None)
+        child.row["done"] = done
+        monkeypatch.setattr(child, "release", lambda: None)
+        children = object.__new__(Children)
+        children.learners, children.simulators, children.bridge = [child], [], None
+        children._memory_kills = cast(Any, SimpleNamespace(explain=lambda failure, now_s: failure))
+        ((_, failure),) = children.reap()
+        assert (failure is not None) is failed

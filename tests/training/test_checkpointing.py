@@ -158,6 +158,23 @@ def test_what_the_disk_does_not_take_in_time_is_gathered_all_the_same(tmp_path: 
     assert told == ["no last checkpoint: the disk has not taken the one before it yet"]
 
 
+def test_a_checkpoint_that_the_disk_takes_after_the_end_moves_no_link(tmp_path: Path) -> None:
+    """The next start may have written newer ones by then."""
+    saver, held = of_a_run(tmp_path, []), threading.Event()
+    checkpoint = made(100)
+    saver._writer = threading.Thread(
+        target=lambda: (held.wait(), saver._write(checkpoint)), daemon=True
+    )
+    saver._writer.start()
+    saver.finish({}, 0.1, lambda: False)
+    newer = checkpoints.save(tmp_path / "checkpoints", made(200))
+    checkpoints.point(tmp_path / "checkpoints", "latest", newer)
+    held.set()
+    saver._writer.join()
+    assert len(whole(tmp_path / "checkpoints")) == 2
+    assert checkpoints.linked(tmp_path / "checkpoints", "latest") == newer
+
+
 def test_chaos_looks_again_where_no_thread_could_start(
     no_thread: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -95,7 +95,7 @@ def _of_row(row: Row, run: PlannedRun) -> Iterator[str]:
     if row.faults:
         yield f"{row.faults} faults of the gossip record"
     if row.restarts and not run.config.gossip.sync:
-        yield f"{row.restarts} processes were restarted: after a divergence GALA's have peers' help"
+        yield f"{row.restarts} processes were restarted in its last start, by events.jsonl: why?"
     if run.config.gossip.sync and (not_once := interrupted(row)):
         yield f"in lock-step, but {not_once}: its bits cannot be repeated"
 
