@@ -48,7 +48,8 @@ def saver(folder: Path, told: list[str]) -> Saver:
     made_so._folder, made_so._log_event, made_so._keep = folder, told.append, 2
     made_so._where, made_so._remove_dead = as_named, lambda: None
     made_so._best_path, made_so._best_return, made_so.protected = None, float("-inf"), None
-    made_so._reported_links, made_so.written, made_so._by_evaluation = set(), 0, False
+    made_so._reported_links, made_so.written = set(), 0
+    made_so._by_evaluation = made_so._is_over = False
     return made_so
 
 
