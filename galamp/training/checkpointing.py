@@ -93,6 +93,7 @@ class Saver:
         self._by_evaluation = run_layout.plan.config.evaluation.eval_every is not None
         self._excluded: set[int] = set()
         self._is_over = False
+        """Whether another start may write by now: links and pruning are its own."""
         self._nodes = MeanOfNodes(run_layout)
         self._reported_links: set[str] = set()
         """Links whose failure to move was reported."""
@@ -301,9 +302,7 @@ class Saver:
         except (GalampError, OSError) as error:
             self._log_event(f"checkpoint not written, training goes on: {error}")
             return
-        if (
-            self._is_over
-        ):  # another start may have written newer ones: links and pruning are its own
+        if self._is_over:
             return
         self.written += 1
         self._point(LATEST, path)

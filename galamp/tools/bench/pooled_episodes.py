@@ -19,8 +19,9 @@ from galamp.core.json_values import is_number, is_whole
 from galamp.storage.monitor_log import MONITOR, MonitorEpisode, read_monitor
 from galamp.storage.run_folder import METRICS
 from galamp.storage.run_logs import EPISODES, LARGEST, MAX_STEP, RETURN, read_metrics
+from galamp.telemetry.snapshot import EPISODES_IN_MEAN
 
-WINDOW = 100
+WINDOW = EPISODES_IN_MEAN
 """Number of training episodes of a mean that counts."""
 
 Row = dict[str, Any]

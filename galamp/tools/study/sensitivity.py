@@ -40,9 +40,9 @@ class Bar(NamedTuple):
 
 def to_reach(study: Study) -> list[dict[str, Any]]:
     """Return for each game of H1 the score to reach, and how many runs of each arm end above."""
-    found = []
+    found, of_games = [], bars(study)
     for game, both in _pairs(study).items():
-        bar = bars(study)[game]
+        bar = of_games[game]
         above = dict(zip(ARMS, _above(both, bar.halfway(bar.reference), _final), strict=True))
         runs = dict(zip(ARMS, map(len, both), strict=True))
         more = {"to_reach": bar.halfway(bar.reference), "above": above, "runs": runs}
