@@ -6,8 +6,9 @@
 Runs in a learner. A round of learner i is x_i = w_ii y_i + sum of w_ij m_j: w are the mixing
 weights, y_i its parameters after its local updates, m_j the newest unread vector of in-peer j. If
 the message of one in-peer is missing, it keeps y_i, and its staleness grows by one round (Assran et
-al. 2019, algorithm 1, with equal weights). Sums run in order of rank, so that equal mixtures are
-equal bit for bit.
+al. 2019, algorithm 1, with equal weights). In some graphs an asynchronous learner takes that of
+another peer in its place (`Topology.choices`). Sums run in order of rank, so that equal mixtures
+are equal bit for bit.
 
 Synchronous learners (`--sync`) all run the same round at the same time: each waits for the message
 of every live in-peer of this round. Asynchronous learners do not wait, except at the staleness
@@ -65,7 +66,7 @@ class Gossiper:
         self._transport, self.vectors, self._control = transport, vectors, control
         self._synchronous, self._max_staleness = config.synchronous, config.max_staleness
         self._verifies, self._read = config.verify_gossip, dict[int, Tensor]()
-        self.round = 0
+        self.round, self._mixed_in = 0, dict[int, int]()
         self._changes = self.topology.period() != 1
         self._row, self._idle, self._publication_ring = row, idle, publication_ring
         # The vectors after the last round: what changes until the next one is the sum of updates.
@@ -78,7 +79,7 @@ class Gossiper:
 
     def resume_from(self, round_: int) -> None:
         """Continue from the vectors as they are now, at round `round_`."""
-        self.round = round_
+        self.round, self._mixed_in = round_, {}
         self._keep_vectors()
         if self._outer is not None:
             self._outer.restart(self.vectors[0])
@@ -165,7 +166,7 @@ class Gossiper:
 
     def _mix(self) -> bool:
         own, *others = self.topology.weights(self.rank, self.round)
-        peers = self.topology.in_peers(self.rank, self.round)
+        peers = self._peers()
         if not peers:
             return False
         weights = dict(zip(peers, others, strict=True))
@@ -191,6 +192,14 @@ class Gossiper:
         self._take_results()
         self._row.metrics["mixes"] += 1
         return True
+
+    def _peers(self) -> tuple[int, ...]:
+        """Return whom this round averages with: its in-peers, or the first choice with news."""
+        if not self._synchronous:
+            for peer in self.topology.choices(self.rank, self.round, self._mixed_in):
+                if self._transport.news(peer) is not None:
+                    return (peer,)
+        return self.topology.in_peers(self.rank, self.round)
 
     def _moves_by(self) -> float:
         """Return how far the mean is from the own parameters (L2); on a GPU the host waits."""
@@ -257,6 +266,7 @@ class Gossiper:
             assert one is not None
             message, read = one
             self._row.metrics["dropped"] += self._transport.accept(message, read.header.number)
+        self._mixed_in |= dict.fromkeys(reads, self.round)
         self._own = shares[self.rank]
         self._mixed = tuple(
             Source(peer, read.header.number, shares[peer]) for peer, read in reads.items()

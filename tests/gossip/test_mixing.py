@@ -15,6 +15,7 @@ import torch
 from galamp.core.config import GossipConfig
 from galamp.core.errors import RunFailed, StopRun
 from galamp.gossip.mixing import Gossiper
+from galamp.gossip.topologies import make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
 from galamp.gossip.topologies.from_node import FromNode
@@ -303,6 +304,42 @@ class TestMixing:
         one = gossiper(arrays, wakeups, ring, 0, torch.zeros(2), max_staleness=0, idle=over)
         with pytest.raises(StopRun):
             one.mix()
+
+    def test_a_vector_of_another_machine_does_not_wait_for_its_round(self) -> None:
+        """Lane 0 of machine 0: 1 is beside it, 2 on the other machine, whose round is 3 of 4."""
+        graph = make_topology("hierarchical", 4, nodes=2)
+        arrays, wakeups = world(graph, 2)
+        vectors = [torch.full((2,), float(v)) for v in (0, 1, 8, 0)]
+        one, beside, other, _ = (
+            gossiper(arrays, wakeups, graph, rank, vector) for rank, vector in enumerate(vectors)
+        )
+        other.round = 3
+        other.publish(1)
+        beside.publish(1)
+        assert one.mix()
+        assert (vectors[0] == 4).all(), "half of it, in round 0"
+        assert one.mix()
+        assert (vectors[0] == 2.5).all(), "then of the one beside it"
+        assert not one.mix()
+        beside.publish(2)
+        assert one.mix()
+        assert (vectors[0] == 1.75).all(), "in the other machine's round, which had no news"
+
+    def test_a_faster_machine_does_not_come_before_the_own_one_in_each_round(self) -> None:
+        graph = make_topology("hierarchical", 4, nodes=2)
+        arrays, wakeups = world(graph, 2)
+        one, beside, other, _ = (
+            gossiper(arrays, wakeups, graph, rank, torch.ones(2)) for rank in range(4)
+        )
+        for version in range(12):
+            other.round, beside.round = 3, 0
+            other.publish(version)
+            beside.publish(version)
+            one.publish(version)
+            assert one.mix()
+        one.publish(12)
+        entries, _ = PublicationRing(arrays, 0).drain()
+        assert [source.peer for _, entry in entries for source in entry.mixed] == [2, 1, 1, 1] * 3
 
     def test_lock_step_sender_waits_for_room(self) -> None:
         ring = DirectedRing(2)

@@ -88,6 +88,36 @@ def test_hierarchical_averages_machines_exactly_and_mixes_faster_than_one_ring()
     assert left["hierarchical"] < left["ring"] / 10
 
 
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_choices_of_a_hierarchical_graph_are_all_its_in_peers(nodes: int, lanes: int) -> None:
+    graph = make_topology("hierarchical", nodes * lanes, nodes=nodes)
+    for rank in range(graph.size):
+        ever = {p for k in range(graph.period() or 1) for p in graph.in_peers(rank, k)}
+        for round_ in range(2 * (graph.period() or 1)):
+            found = graph.choices(rank, round_, {})
+            assert set(found) == (ever if nodes > 1 else set())
+            assert len(found) == len(set(found)), "each once"
+
+
+def test_a_vector_of_another_machine_comes_first_but_once_in_k_rounds() -> None:
+    """Lane 1 of machine 2 of four: 1 and 3 send to it, one exchange after the other, and lane 0."""
+    graph = make_topology("hierarchical", 8, nodes=4, nodes_every=3)
+    first, second = graph.in_peers(5, 2), graph.in_peers(5, 5)
+    assert (first, second) == ((3,), (1,))
+    assert [graph.choices(5, k, {}) for k in (0, 2, 3, 5, 6)] == [
+        (3, 1, 4), (3, 1, 4), (1, 3, 4), (1, 3, 4), (3, 1, 4)
+    ]  # fmt: skip
+    assert [graph.choices(5, k, {1: 5})[0] for k in (6, 7, 8)] == [4, 4, 3]
+    assert graph.choices(5, 6, {4: 5})[0] == 3, "what came from its own machine does not count"
+
+
+def test_other_graphs_leave_no_choice() -> None:
+    for name in ("ring", "complete", "exponential", "one-peer-exponential", "random-pairs"):
+        graph = make_topology(name, 4)
+        assert not any(graph.choices(0, k, {}) for k in range(8))
+
+
 class TestFromNode(TopologyContract):
     """A graph as another node numbers it, with weights that differ from peer to peer."""
 
@@ -106,6 +136,13 @@ class TestFromNode(TopologyContract):
             for round_ in range(graph.period() or 1):
                 seen = mixing_matrix(here, round_)
                 assert np.allclose(seen, mixing_matrix(graph, round_)[np.ix_(order, order)])
+                for there in range(graph.size):
+                    mixed = {(there + 1) % graph.size: round_}
+                    seen_so = {order.index(peer): last for peer, last in mixed.items()}
+                    choices = graph.choices(there, round_, mixed)
+                    assert here.choices(order.index(there), round_, seen_so) == tuple(
+                        map(order.index, choices)
+                    )
 
     @pytest.mark.parametrize(
         ("name", "lanes", "expected"),

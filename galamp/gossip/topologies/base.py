@@ -8,6 +8,7 @@ doubly stochastic), a round of synchronous learners keeps the mean over all lear
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 
 class Topology(ABC):
@@ -53,6 +54,19 @@ class Topology(ABC):
         Otherwise it keeps its own vector until each of them has news.
         """
         return False
+
+    def choices(self, rank: int, round_: int, mixed: Mapping[int, int]) -> tuple[int, ...]:
+        """Return peers of which an asynchronous learner averages with one that has news.
+
+        The first of them that has, in place of this round's in-peer, and with its weight. None: it
+        averages with the in-peers of this round only.
+
+        Args:
+            rank: the learner.
+            round_: its round.
+            mixed: peer -> round in which the learner has averaged with it last.
+        """
+        return ()
 
     def period(self) -> int | None:
         """Return the number of rounds after which the graph repeats; None if it never does."""

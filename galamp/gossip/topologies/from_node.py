@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from galamp.gossip.topologies.base import Topology
 
 
@@ -43,6 +45,11 @@ class FromNode(Topology):
         peers = self.graph.in_peers(there, round_)
         pairs = sorted(zip(map(self._here, peers), others, strict=True))
         return (own, *(weight for _, weight in pairs))
+
+    def choices(self, rank: int, round_: int, mixed: Mapping[int, int]) -> tuple[int, ...]:
+        """Return the choices in the graph, in its order."""
+        there = {self._there(peer): last for peer, last in mixed.items()}
+        return tuple(map(self._here, self.graph.choices(self._there(rank), round_, there)))
 
     def partial(self, round_: int) -> bool:
         """Return what the graph says."""
