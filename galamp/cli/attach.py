@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
+import stat
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, cast
 
 from galamp.core.errors import EXIT_OK, UserError
@@ -80,7 +83,7 @@ def attach_command(args: argparse.Namespace) -> int:
         with interrupted_by(signal.SIGTERM, signal.SIGQUIT):
             message = _show_until_end(run)
     except KeyboardInterrupt:
-        message = f"detached, training goes on; look again: galamp attach {run}\n"
+        message = f"detached, training goes on; look again: galamp attach {quote(str(run))}\n"
     print_safely(message, sys.stderr)
     return EXIT_OK
 
@@ -110,7 +113,7 @@ def _running(runs: Path) -> Iterator[Path]:
     except OSError:
         return
     for folder in folders:
-        if folder.is_symlink() or not (folder / CONTROL).is_socket():
+        if folder.is_symlink() or not _is_socket(folder / CONTROL):
             continue
         try:
             with ControlClient(folder):
@@ -119,6 +122,14 @@ def _running(runs: Path) -> Iterator[Path]:
             yield folder
         except UserError:
             continue  # what a killed run has left
+
+
+def _is_socket(path: Path) -> bool:
+    """Return whether a path is a socket; what may not be looked at, as another user's, is none."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _print_once(run: Path, as_json: bool) -> None:
@@ -163,7 +174,7 @@ def _one_snapshot(run: Path) -> Snapshot:
         for answer in client.messages(ANSWER_TIMEOUT_S):
             if "snapshot" in answer:
                 return snapshot_from(answer["snapshot"])
-    raise UserError(f"{run}: the run has ended; see galamp show {run}")
+    raise UserError(f"{run}: the run has ended; see galamp show {quote(str(run))}")
 
 
 def _show_until_end(run: Path) -> str:
@@ -214,9 +225,9 @@ def _watch(run: Path, display: Display, screen: SafeStream) -> bool:
 
 def _exit_message(run: Path) -> str:
     from galamp.core.sanitize import clean
+    from galamp.storage.own_code import own_code_flags
     from galamp.storage.run_status import summary_of
     from galamp.telemetry.display.exit_message import exit_message
-    from galamp.tools.run_folders.next_steps import own_code_flags
     from galamp.tools.run_folders.record import config_of
 
     summary = summary_of(run)

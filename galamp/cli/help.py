@@ -21,6 +21,8 @@ MARGIN = 2
 """Columns beside a block of commands."""
 _COMMAND = re.compile(r"^((?:galamp|bin/bench) [^#\n]*?) +# ([^\n]*)$", re.MULTILINE)
 """A command with a comment behind it."""
+_TEXT_OPTION = re.compile(r"[PkoOpTtD].*")
+"""An option of less that takes the rest of the word as a text."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +84,17 @@ def fitted(text: str, width: int) -> str:
     )
 
 
+def _shows_styles(options: str) -> bool:
+    """Return whether less with these options shows styles; else it shows their escape codes."""
+    for word in options.split():
+        if word.startswith("--"):
+            if word.lower() == "--raw-control-chars":
+                return True
+        elif {"R", "r"} & set(_TEXT_OPTION.sub("", word)):
+            return True
+    return False
+
+
 def _page(text: str) -> None:
     """Lay a text out for the terminal, and page it where it is longer than that."""
     from rich.console import Console
@@ -90,6 +103,6 @@ def _page(text: str) -> None:
     console = Console()
     console.width = min(console.width, MAX_WIDTH)
     # less: ends at once where all fits, shows colours, and leaves the text on the screen.
-    os.environ.setdefault("LESS", "-FRX")
-    with console.pager(styles=True):
+    options = os.environ.setdefault("LESS", "-FRX")
+    with console.pager(styles=_shows_styles(options)):
         console.print(Markdown(fitted(text, console.width - MARGIN)))

@@ -29,7 +29,7 @@ from galamp.core.errors import (
 )
 from galamp.core.sanitize import one_line
 from galamp.core.settings import shown
-from galamp.telemetry.display.streams import fill_closed, print_safely
+from galamp.telemetry.display.streams import fill_closed, print_safely, replace_unsayable
 from galamp.workers.forkserver import exit_if_children_remain, settle_libraries
 
 
@@ -104,6 +104,7 @@ HELP = ("help", "-h", "--help")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     fill_closed()
+    replace_unsayable()
     isolation.be_package()
     code = _answer(arguments)
     exit_if_children_remain(code)

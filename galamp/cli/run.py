@@ -79,7 +79,7 @@ def run_command(args: argparse.Namespace) -> int:
     if config.report.json:
         print_safely(json.dumps(outcome.summary) + "\n", sys.stdout)
     elif not config.report.quiet:
-        from galamp.tools.run_folders.next_steps import own_code_flags
+        from galamp.storage.own_code import own_code_flags
         from galamp.tools.run_folders.record import config_of
 
         named = own_code_flags(config_of(outcome.folder))

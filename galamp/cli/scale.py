@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from galamp.core.arguments import settings_from
@@ -89,7 +90,7 @@ def answers(
 def _pending_text(run: Path, learners: int) -> str:
     return one_line(
         f"{run} was asked for {learners} learner{'s' if learners != 1 else ''}, and goes on to "
-        f"that by itself: look on by galamp attach {run}"
+        f"that by itself: look on by galamp attach {quote(str(run))}"
     )
 
 

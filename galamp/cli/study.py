@@ -31,6 +31,7 @@ from galamp.cli.study_training import (
 from galamp.core import isolation
 from galamp.core.arguments import Parser, whole_number
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, UserError, refusal
+from galamp.telemetry.display.streams import replace_unsayable
 from galamp.tools.figures import add_figure_flags, figure_file
 from galamp.tools.study import plan
 
@@ -39,6 +40,7 @@ MAX_HOURS = 1000.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    replace_unsayable()
     args = build_parser().parse_args(arguments)
     try:
         code: int = args.command(args)

@@ -35,7 +35,8 @@ UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOT
 TEMPORARY_GRACE_S = 86_400.0
 """Age, by the disk's clock, from which temporary files of other machines are removed."""
 
-_TEMPORARY = re.compile(r"\.tmp-(?:([0-9a-f]{8})-)?(\d{1,9})-[0-9a-f]{8}")
+TEMPORARY = re.compile(r"\.tmp-(?:([0-9a-f]{8})-)?(\d{1,9})-[0-9a-f]{8}")
+"""Temporary names, with the machine, where it is known, and the process that made them."""
 _ours: set[str] = set()
 """Temporary names in use by this process; others with its id are from an earlier, dead process."""
 
@@ -166,7 +167,7 @@ def remove_stale(folder: Path, *, alone: bool = False) -> None:
     removed by age. If this process is `alone` in writing there, all files but its own are removed.
     """
     for name in os.listdir(folder):
-        match = _TEMPORARY.fullmatch(name)
+        match = TEMPORARY.fullmatch(name)
         if match is None or name in _ours:
             continue
         if alone:

@@ -6,6 +6,7 @@ Used by commands that cannot reach a run. Nothing here changes the run; its lock
 from __future__ import annotations
 
 import contextlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from galamp.core.json_values import DecodeError
 from galamp.core.sanitize import clean
 from galamp.storage.attempts import last_attempt
 from galamp.storage.locks import owner_in
+from galamp.storage.own_code import own_code_flags
 from galamp.storage.run_folder import CONFIG, SUMMARY, read_json
 
 UNKNOWN = "it ended without a word: killed, or the machine went down"
@@ -54,8 +56,19 @@ def not_running(run: Path) -> UserError:
             f"{run}: runs as {clean(owner.words)}, but has no socket there to be reached by: this "
             "disk can have none, or the run has just begun, or is about to end"
         )
-    how = how_it_ended(run)
-    return NotRunningError(f"{run}: not running, {how}; go on: galamp run --resume {run}")
+    return NotRunningError(f"{run}: not running, {how_it_ended(run)}; {_next(run)}")
+
+
+def _next(run: Path) -> str:
+    """Return what can be done with a run that has ended, as a command that can be pasted."""
+    name, summary = shlex.quote(str(run)), summary_of(run)
+    if summary is not None and summary["status"] == "finished":  # it goes on with other settings
+        return f"what is next: galamp show {name}"
+    config: dict[str, Any] = {}
+    with contextlib.suppress(UserError):
+        config = read_json(run / CONFIG)
+    _, flags = own_code_flags(config)
+    return f"go on: galamp run --resume {name}{flags}"
 
 
 def how_it_ended(run: Path) -> str:

@@ -258,7 +258,7 @@ class Recorder:
         config = self._run_layout.plan.config
         gauges = mean_of([reading.row.metrics.gauges() for reading in self.learners])
         learning_rate = gauges.pop(LEARNING_RATE, None)
-        rate = sum(reading.rate() for reading in (*self.learners, *self._elsewhere))
+        own_rate = sum(reading.rate() for reading in self.learners)
         gossip = config.gossip
         return Snapshot(
             env_id=self._run_layout.environment.env_id,
@@ -269,7 +269,7 @@ class Recorder:
             agent_steps=self._run_layout.status_board.agent_steps(),
             total_steps=config.total_steps,
             frames_per_step=self._run_layout.environment.frames_per_step,
-            agent_steps_per_s=rate,
+            agent_steps_per_s=own_rate + sum(reading.rate() for reading in self._elsewhere),
             learners=learners,
             topology=gossip.graph,
             episodes=self.episodes.count,
@@ -291,7 +291,7 @@ class Recorder:
             edges=self._consensus.edges(),
             has_ages=self._consensus.has_ages,
             nodes=self._nodes.snapshots(),
-            system=self._seen(rate),
+            system=self._seen(own_rate),
             bottleneck=self._limit,
             goal=self.goal,
             history=self._history.reading,
@@ -306,12 +306,15 @@ class Recorder:
         known = [each for each in (by_steps_s, self.most_left_s) if each is not None]
         return min(known, default=None)
 
-    def _seen(self, rate: float) -> SystemReading:
-        """Return the last sample of the machine, with the energy per frame at this `rate`."""
+    def _seen(self, own_rate: float) -> SystemReading:
+        """Return the last sample of the machine, with the energy per frame.
+
+        `own_rate`: agent steps/s of this machine's learners, as the power is of its devices.
+        """
         if self._system is None:
             return SystemReading()
         reading = self._system.reading
-        frames = rate * self._run_layout.environment.frames_per_step
+        frames = own_rate * self._run_layout.environment.frames_per_step
         if reading.watts is None or frames <= 0:
             return reading
         return replace(reading, joules_per_frame=reading.watts / frames)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import json
+import os
+import shlex
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from galamp.cli import attach
 from galamp.cli.main import main
+from galamp.cli.scale import _pending_text
 from galamp.core.errors import UserError
 from galamp.training.control.server import ControlServer
 from tests.support.engine import DEADLINE_S
@@ -77,21 +83,64 @@ def test_the_one_that_runs_is_found_and_several_are_named(tmp_path: Path) -> Non
             attach.the_running_run(runs)
 
 
+def forbid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the system refuse to look into `folder`, as into another user's."""
+
+    def refusing(path: Any, *args: Any, call: Callable[..., Any], **known: Any) -> Any:
+        if isinstance(path, str | os.PathLike) and folder in Path(path).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return call(path, *args, **known)
+
+    for name in ("stat", "lstat", "open"):
+        monkeypatch.setattr(os, name, functools.partial(refusing, call=getattr(os, name)))
+
+
+def test_a_folder_of_another_user_is_no_run_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    theirs = finished_run(runs / "a", [1.0])
+    with shown(runs / "b"):
+        forbid(theirs, monkeypatch)
+        assert attach.the_running_run(runs) == runs / "b"
+
+
 @pytest.mark.parametrize(
     "command", [["attach"], ["attach", "--once"], ["scale", "--learners", "3"]]
 )
 def test_a_run_that_has_ended_is_told_of_with_what_continues_it(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = finished_run(tmp_path / "run", [1.0])
-    summary = {"status": "stopped", "agent_steps": 136_305, "start": 1, "failure": None}
+    for name, code, flags in (
+        ("run", {}, ""),
+        ("a run", {}, ""),
+        ("own", {"env_id": "my:make", "sinks": "jsonl,my:Sink"},
+         " --env-id my:make --sinks jsonl,my:Sink"),
+    ):  # fmt: skip
+        run = finished_run(tmp_path / name, [1.0], **code)
+        summary = {"status": "stopped", "agent_steps": 136_305, "start": 1, "failure": None}
+        (run / "summary.json").write_text(json.dumps(summary))
+        assert main([command[0], str(run), *command[1:]]) == 2
+        assert capsys.readouterr() == (
+            "",
+            f"galamp: {run}: not running, it stopped after 136,305 agent steps; "
+            f"go on: galamp run --resume {shlex.quote(str(run))}{flags}\n",
+        )
+
+
+def test_of_a_finished_run_it_is_said_where_the_next_commands_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished_run(tmp_path / "a run", [1.0])
+    summary = {"status": "finished", "agent_steps": 5, "start": 1, "failure": None}
     (run / "summary.json").write_text(json.dumps(summary))
-    assert main([command[0], str(run), *command[1:]]) == 2
-    assert capsys.readouterr() == (
-        "",
-        f"galamp: {run}: not running, it stopped after 136,305 agent steps; "
-        f"go on: galamp run --resume {run}\n",
-    )
+    assert main(["attach", str(run)]) == 2
+    told = capsys.readouterr().err
+    assert told.endswith(f"it finished after 5 agent steps; what is next: galamp show '{run}'\n")
+
+
+def test_a_command_to_look_on_by_can_be_pasted() -> None:
+    assert _pending_text(Path("a run"), 3).endswith("look on by galamp attach 'a run'")
 
 
 def test_json_is_for_one_frame(capsys: pytest.CaptureFixture[str]) -> None:

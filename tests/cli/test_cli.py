@@ -28,9 +28,9 @@ from galamp.core.config import ReportConfig, RunConfig, from_dict, to_dict
 from galamp.core.errors import CheckpointError, RunFailed
 from galamp.core.settings import Setting, allowed, settings
 from galamp.gossip.topologies import TOPOLOGIES
+from galamp.storage.own_code import own_code_flags
 from galamp.telemetry.display.exit_message import exit_message
 from galamp.telemetry.display.streams import STARTING
-from galamp.tools.run_folders.next_steps import own_code_flags
 from tests.support.engine import also
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from galamp.telemetry.display.dashboard import make_display
-from galamp.telemetry.display.streams import SafeStream, announce, print_safely
+from galamp.telemetry.display.streams import SafeStream, announce, print_safely, replace_unsayable
 from tests.support.engine import DEADLINE_S, ROOT, also, summary, words
 from tests.support.snapshots import busy
 
@@ -97,6 +98,23 @@ def test_nothing_that_is_said_gets_into_a_file(tmp_path: Path) -> None:
     ended = with_closed(EVERYTHING, sys.executable, "-c", FILLED, file)
     assert ended.returncode == 0
     assert file.read_text() == "True\nTrue '' 0"
+
+
+def test_a_file_that_has_become_a_pipe_or_is_closed_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    with (tmp_path / "file").open("w", encoding="ascii") as file, open(reader, "rb") as read:
+        os.dup2(writer, file.fileno())
+        os.close(writer)
+        closed = (tmp_path / "closed").open("w", encoding="ascii")
+        closed.close()
+        monkeypatch.setattr(sys, "stdout", file)
+        monkeypatch.setattr(sys, "stderr", closed)
+        replace_unsayable()
+        file.write("\u2264\n")
+        file.flush()
+        assert read.readline() == b"?\n"
 
 
 def test_what_is_not_there_is_lost_already() -> None:

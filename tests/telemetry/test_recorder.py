@@ -659,6 +659,22 @@ def test_the_limit_is_named_once_every_learner_has_made_updates(run: Run, clock:
     assert metrics_row(seen, 0.0)["system/cpu"] == 0.95
 
 
+def test_energy_is_that_of_this_machine_per_frame_of_its_own_learners(
+    run: Run, clock: Clock
+) -> None:
+    recorder = run.recorder
+    recorder._system = cast(Any, Machinery())
+    recorder.learners, recorder._elsewhere = recorder.learners[:1], recorder.learners[1:]
+    recorder.read()
+    for row, steps in zip(run.run_layout.status_board.learners(), (100, 300), strict=True):
+        row["agent_steps"] = steps
+    clock.now_s += 1.0
+    recorder.read()
+    seen = recorder.snapshot()
+    assert seen.agent_steps_per_s == 400.0
+    assert seen.system.joules_per_frame == pytest.approx(100.0 / (4 * 100.0))
+
+
 def test_events_are_told_with_their_time_and_the_oldest_are_forgotten(
     run: Run, clock: Clock
 ) -> None:

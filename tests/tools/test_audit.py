@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+import io
 import json
 import math
 import random
 import shutil
 import struct
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 from galamp.core.errors import UserError
 from galamp.gossip.transport.publication import Publication
 from galamp.storage.gossip_log import GOSSIP, Entry, GossipLog, Lost, Measurement, Rebase, Start
+from galamp.tools.audit import audit as audit_module
 from galamp.tools.audit import command as audit_command
 from galamp.tools.audit.audit import Audit, Point, Series, audit
 from galamp.tools.audit.figure import draw
@@ -546,6 +549,21 @@ def test_report_of_a_sound_run(run: Path, capsys: pytest.CaptureFixture[str]) ->
     assert max(map(len, shown.out.splitlines())) <= 80
     assert shown.out.splitlines()[-1].startswith("no violation: 22 certified measurements")
     assert "4, literal, asynchronous; 2 starts" in shown.out
+
+
+def test_progress_is_gone_before_anything_else_is_printed(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(audit_module, "LINES_PER_REPORT", 50)
+    assert command(str(run)) == 0
+    before, told = screen.getvalue().rsplit("\r", 1)
+    assert "50 lines, " in before
+    assert told.startswith("\x1b[K")
+    assert told.splitlines()[-1].startswith("no violation")
 
 
 def test_json_says_the_same(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

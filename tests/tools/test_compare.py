@@ -289,6 +289,31 @@ def test_several_games_are_normalised_and_resampled_within_each(tmp_path: Path) 
     assert "no game with a score in common" in pairs[1]["statement"]
 
 
+@pytest.mark.parametrize(
+    ("otherwise", "how"),
+    [
+        ({"protocol": "machado"}, "sticky actions 0.25 (theirs 0), noop max 0 (theirs 30)"),
+        ({"max_episode_steps": 1000}, "max frames 4000 (theirs 108000)"),
+    ],
+)
+def test_games_under_another_protocol_are_not_normalised(
+    tmp_path: Path, otherwise: dict[str, Any], how: str
+) -> None:
+    pong, breakout = ({"env_id": f"ALE/{game}-v5"} | otherwise for game in ("Pong", "Breakout"))
+    loaded = of(
+        tmp_path, a=([[1.0]], pong), b=([[1.0]], breakout),
+        c=([[2.0]], pong | FAST), d=([[2.0]], breakout | FAST),
+    )  # fmt: skip
+    result = compare(loaded)
+    for axis in result["at_equal"].values():
+        assert axis["iqm"] == {}
+        assert not axis["human_normalised"]
+    assert (
+        "no interquartile mean over games: ALE/Pong-v5 is played otherwise than for the "
+        f"published scores: {how}"
+    ) in result["notes"]
+
+
 def test_games_without_published_scores_have_no_common_mean(tmp_path: Path) -> None:
     loaded = of(
         tmp_path, a=([[1.0]], {}), b=([[1.0]], {"env_id": "Acrobot-v1"}),

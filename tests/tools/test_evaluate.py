@@ -57,6 +57,8 @@ from galamp.tools.evaluation.playing import Game, play, quotas, score
 from galamp.tools.evaluation.references import REFERENCES, Reference, misfit, reference_for
 from galamp.tools.evaluation.table import Progress, show
 from galamp.tools.evaluation.trained import MEAN, locate, read
+from galamp.tools.play.config import PlayConfig
+from galamp.tools.play.loading import load as load_played
 from tests.support import networks
 from tests.support.engine import also
 
@@ -547,7 +549,12 @@ def test_of_a_damaged_best_one_it_is_said_that_the_latest_is_whole(
         assert hint in told
     with pytest.raises(CheckpointError) as caught:
         galamp.load(tmp_path / "checkpoints")
-    assert hint in str(caught.value)
+    assert hint.replace("--which", "which") in str(caught.value)
+    with pytest.raises(CheckpointError) as caught:
+        load_played(tmp_path, PlayConfig())
+    assert hint.replace("--which", "--checkpoint") in str(caught.value)
+    with pytest.raises(UserError, match="leave out --checkpoint, or name"):
+        load_played(latest, PlayConfig(checkpoint="best"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # without a manifest it may be newer: it is passed over
         assert galamp.load(tmp_path, which="latest").agent_steps == 300

@@ -82,8 +82,10 @@ def test_tensorboard_reads_every_row_that_counts(
     assert read == [(1000, 1.0), (2000, 2.0), (3000, 4.0), (4000, 5.0)]
     assert main(["export-logs", str(resumed), "--tensorboard"]) == 2
     assert "has event files" in capsys.readouterr().err
-    assert main(["export-logs", str(resumed), "--tensorboard", "-o", str(resumed / "new")]) == 0
-    assert len(list((resumed / "new").iterdir())) == 1
+    new = resumed / "a new one"
+    assert main(["export-logs", str(resumed), "--tensorboard", "-o", str(new)]) == 0
+    assert f"to {new}; look at them: tensorboard --logdir '{new}'" in capsys.readouterr().err
+    assert len(list(new.iterdir())) == 1
 
 
 @lacking("wandb")

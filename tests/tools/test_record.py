@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import itertools
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from galamp.environments import make_environment
 from galamp.environments.screens import HEIGHT, WIDTH, FilmedAtari, filmed
 from galamp.storage.checkpoint import Identity
 from galamp.tools.evaluation.agent import load
+from galamp.tools.play import record_command
 from galamp.tools.play.game import Decision, Moment, decided, moments, paced
 from galamp.tools.play.overlay import TAKEN, Overlay
 from galamp.tools.play.record_command import _fps
@@ -77,6 +80,27 @@ def test_a_video_is_read_back(name: str, run: Path, tmp_path: Path, capsys: Any)
     changed = [np.abs(a - b).max() > 60 for a, b in itertools.pairwise(strips)]
     assert all(changed), "score and step change with every frame"
     assert list(tmp_path.iterdir()) == [file]
+
+
+class Screen(io.StringIO):
+    """Standard output and standard error on one terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_gone_before_anything_else_is_printed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(record_command, "PROGRESS_EVERY_S", 0.0)
+    assert main(["record", str(run), "-o", str(tmp_path / "play.gif"), *OWN]) == 0
+    before, told = screen.getvalue().split("episode 1: score 7\n")
+    assert "recording: episode 1, step 5, score" in before
+    assert before.endswith("\r\x1b[K")
+    assert "\x1b" not in told
 
 
 def test_fewer_frames_play_as_long(run: Path, tmp_path: Path) -> None:

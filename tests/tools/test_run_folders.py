@@ -209,6 +209,29 @@ def test_no_runs_yet_is_no_mistake_but_a_wrong_name_is(
     assert "elsewhere: No such file or directory" in capsys.readouterr().err
 
 
+def test_what_may_not_be_looked_into_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, theirs = begun(tmp_path / "runs" / "mine", "finished"), tmp_path / "theirs" / "run"
+    begun(theirs)
+    (tmp_path / "runs" / "linked").symlink_to(theirs)
+    (tmp_path / "runs" / "loop").symlink_to("loop")  # no look into it is possible, even for root
+    (run / "linked").symlink_to(theirs)
+    stat = os.stat
+
+    def refused(path: Any, *args: Any, **known: Any) -> os.stat_result:
+        if "linked" in str(path) and known.get("follow_symlinks", True):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *args, **known)
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert main(["ls", str(tmp_path / "runs")]) == 0
+    assert "mine" in capsys.readouterr().out
+    assert main(["show", str(run)]) == 0
+    assert "linked\n" in capsys.readouterr().out
+    assert main(["report", str(run), "-o", str(tmp_path / "page.html")]) == 0
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"total_steps": "x", "environment": 3}', "[" * 10_000,
                 '{"environment": {"env_id": 7}}', '{"resources": {"learners": -1}}'],
@@ -398,6 +421,29 @@ def test_a_whole_run_goes_but_for_what_is_the_users(tmp_path: Path) -> None:
     assert (outside / "kept").is_file()
     assert (tmp_path / "latest").is_symlink(), "the folder is still there"
     assert other.is_dir()
+
+
+def test_what_other_commands_or_the_user_wrote_stays(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", "finished")
+    report = "eval-ckpt-000000004000-mean-20260101-000000.json"
+    kept = {report, "eval-mine.json", ".tmp-notes", "tensorboard/events.out.tfevents.1"}
+    gone = {"eval.jsonl", ".tmp-4711-0123abcd", ".tmp-0123abcd-4711-0123abcd"}
+    (run / "tensorboard").mkdir()
+    for name in kept | gone:
+        (run / name).write_text("")
+    plan = plan_of(run, 1, whole=True)
+    assert plan.stays == len(kept)
+    remove(plan, 1)
+    assert {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()} == kept
+
+
+@pytest.mark.parametrize("sinks", ["jsonl,tensorboard", "tensorboard"])
+def test_event_files_of_the_run_itself_go(tmp_path: Path, sinks: str) -> None:
+    run = begun(tmp_path / "run", "finished", report={"sinks": sinks})
+    (run / "tensorboard").mkdir()
+    (run / "tensorboard" / "events.out.tfevents.0000000001.0000").write_text("")
+    remove(plan_of(run, 1, whole=True), 1)
+    assert not run.exists()
 
 
 def test_a_whole_run_goes_with_its_folder_and_latest(tmp_path: Path) -> None:

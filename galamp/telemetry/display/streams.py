@@ -1,6 +1,7 @@
 """Writing to streams whose reader may be gone: nothing here fails or waits because of that.
 
     text --announce, print_safely, warn--> SafeStream --> standard error or output, a pipe
+    LC_ALL=C.ISO-8859-1 --replace_unsayable--> `?` where there is no such character
     2>&-  --fill_closed-->  /dev/null in place of a standard stream that was closed
 
 Imports little, so that it can be imported before anything else.
@@ -8,7 +9,9 @@ Imports little, so that it can be imported before anything else.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import select
 import sys
@@ -37,6 +40,15 @@ def fill_closed() -> None:
             mode = "w" if number else "r"
             file = os.fdopen(number, mode, encoding="utf-8", errors="replace", closefd=False)
             setattr(sys, name, file)
+
+
+def replace_unsayable() -> None:
+    """Have standard output and error write `?` for what their encoding cannot express."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # It is lost, or has become a pipe after Python had found that it can be sought in.
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors="replace")
 
 
 class SafeStream:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -87,4 +88,5 @@ class WandbSink(MetricSink):
                 os.close(log)
 
     def _afterwards(self) -> str:
-        return f"all rows are kept: galamp export-logs {self.context.folder} --wandb"
+        run = shlex.quote(str(self.context.folder))
+        return f"all rows are kept: galamp export-logs {run} --wandb"

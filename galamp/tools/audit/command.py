@@ -9,9 +9,10 @@ command.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ def audit_command(args: argparse.Namespace) -> int:
     from galamp.tools.audit.report import lines, summary
 
     (run,) = args.runs
-    found = audit(run, _progress())
+    with _progress() as on_progress:
+        found = audit(run, on_progress)
     result = summary(run, found)
     print(json.dumps(result) if args.json else "\n".join(lines(result)))
     if file is not None:
@@ -69,7 +71,8 @@ def _several(runs: Sequence[Path], *, as_json: bool, drawn: bool) -> int:
 
     if drawn:
         raise UserError("--figure: draws one run; give one folder")
-    results = [summary(run, audit(run, _progress())) for run in runs]
+    with _progress() as on_progress:
+        results = [summary(run, audit(run, on_progress)) for run in runs]
     between = crossings(runs)
     passed = all(each["passed"] for each in results) and not any(one.false for one in between)
     if as_json:
@@ -82,16 +85,15 @@ def _several(runs: Sequence[Path], *, as_json: bool, drawn: bool) -> int:
     return EXIT_OK if passed else EXIT_NOT_PROVEN
 
 
-def _progress() -> Callable[[int, int], None] | None:
-    """Return a function that shows progress on a terminal: records of gigabytes take minutes."""
-    if not sys.stderr.isatty():
-        return None
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows progress on a terminal: records of gigabytes take minutes."""
+    from galamp.telemetry.display.progress_line import ProgressLine
 
-    def on_progress(lines: int, measurements: int) -> None:
-        sys.stderr.write(f"\r\x1b[K{lines:,} lines, {measurements:,} measurements\r")
-        sys.stderr.flush()
-
-    return on_progress
+    with ProgressLine(sys.stderr) as line:
+        yield lambda lines, measurements: line.show(
+            f"{lines:,} lines, {measurements:,} measurements"
+        )
 
 
 def _draw(file: FigureFile, result: dict[str, Any], found: Audit) -> None:

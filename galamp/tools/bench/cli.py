@@ -25,6 +25,7 @@ from galamp.core import installation, isolation
 from galamp.core.arguments import Parser
 from galamp.core.errors import EXIT_OK, EXIT_SIGINT, GalampError, refusal
 from galamp.core.leaving import leaving_on_signals
+from galamp.telemetry.display.streams import replace_unsayable
 from galamp.tools.bench.commands import (
     dashboard_command,
     forward_command,
@@ -60,6 +61,7 @@ from galamp.tools.bench.options import (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    replace_unsayable()
     words = list(sys.argv[1:] if arguments is None else arguments)
     args = build_parser().parse_args(words)
     args.words = words

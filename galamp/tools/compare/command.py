@@ -9,7 +9,6 @@ imports this one for every command.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import sys
@@ -63,8 +62,6 @@ def compare_command(args: argparse.Namespace) -> int:
     if len(runs) < 2:
         raise UserError(f"{args.runs[0]}: expected at least two runs; name another")
     result = compare(runs, args.score, checked(args.ignore, runs))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     if args.json:
         print(json.dumps(finite(result)))
     else:

@@ -11,7 +11,7 @@ episodes reaches a score, as with `--stop-score`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,11 @@ from galamp.tools.compare.permutation import Numbers
 from galamp.tools.compare.reaching import Reaching, exact_test, median_time, of_full_means, share
 from galamp.tools.compare.statistics import improvement, iqm, iqm_interval
 from galamp.tools.compare.verdict import statement
-from galamp.tools.evaluation.references import reference_for
+from galamp.tools.evaluation.references import Reference, reference_for
 from galamp.tools.plot.charts import curve
 from galamp.tools.plot.groups import OF_THE_MACHINE, Group, differing, group, values
 from galamp.tools.plot.metrics import SCORE
+from galamp.tools.plot.references import misfit_of
 from galamp.tools.plot.runs import Run
 
 AXES = {"steps": "agent steps", "hours": "time"}
@@ -204,32 +205,51 @@ def _at_equal(
         "unit": AXES[axis],
         "places": places,
         "scores": scores,
-        **_means(scores, games, notes),
+        **_means(groups, scores, games, notes),
         "pairs": [_pair(other, groups[0], scores, len(groups) - 1, axis) for other in groups[1:]],
     }
 
 
-def _means(scores: Scores, games: Sequence[str], notes: list[str]) -> dict[str, Any]:
+def _means(
+    groups: Sequence[Group], scores: Scores, games: Sequence[str], notes: list[str]
+) -> dict[str, Any]:
     """Return interquartile means over the games that all groups have.
 
-    Over several games, scores are normalised by the published ones of a random player and a human.
+    Over several games, scores are normalised by the published ones of a random player and a human:
+    there are no means where a game has none, or was played under another protocol.
     """
     common = [game for game in games if all(game in of for of in scores.values())]
     known = {game: reference_for(game) for game in common} if len(common) > 1 else {}
-    without = [clean(game) for game, each in known.items() if each is None]
-    if without:
-        notes.append(
-            f"no interquartile mean over games: no published scores for {', '.join(without)}"
-        )
+    why_not = _why_not_normalised(groups, known)
+    if why_not:
+        notes.append(f"no interquartile mean over games: {why_not}")
     means = {}
-    for letter, of in scores.items() if common and not without else ():
+    for letter, of in scores.items() if common and not why_not else ():
         tasks = [np.array(of[game], dtype=float) for game in common]
         for number, each in enumerate(known.values()):
             if each is not None:
                 tasks[number] = (tasks[number] - each.random) / (each.human - each.random)
         interval = iqm_interval(tasks) if min(map(len, tasks)) > 1 else None
         means[letter] = {"iqm": float(iqm(np.concatenate(tasks))), "interval": interval}
-    return {"common_games": common, "human_normalised": bool(known), "iqm": means}
+    return {"common_games": common, "human_normalised": bool(known and means), "iqm": means}
+
+
+def _why_not_normalised(groups: Sequence[Group], known: Mapping[str, Reference | None]) -> str:
+    """Return why scores of games cannot be normalised by those that are known; empty if they can.
+
+    `known`: game -> its published scores, None where there are none.
+    """
+    without = [clean(game) for game, each in known.items() if each is None]
+    if without:
+        return f"no published scores for {', '.join(without)}"
+    for game in known:
+        for run in _of(groups, game):
+            if misfit := misfit_of(run):
+                return (
+                    f"{clean(game)} is played otherwise than for the published scores: "
+                    f"{clean(misfit)}"
+                )
+    return ""
 
 
 def _pair(ours: Group, theirs: Group, scores: Scores, pairs: int, axis: str) -> dict[str, Any]:

@@ -32,6 +32,8 @@ BUSY = 0.5
 NARROW, LOW = 80, 24
 """Columns and lines that the dashboard is made for."""
 PTRACE_SCOPE = "sys/kernel/yama/ptrace_scope"
+BY_PERMISSION = 1
+"""Scope in which a process may be traced by the one that it names, as runs do."""
 FORBIDDEN = 3
 """Scope in which not even root may trace, until the next boot."""
 
@@ -101,13 +103,17 @@ def tracing(proc: Path = PROC, *, root: bool | None = None) -> Iterable[Finding]
     except (OSError, ValueError):
         scope = 0
     root = os.geteuid() == 0 if root is None else root
-    if scope == 0 or (root and scope < FORBIDDEN):
+    if scope <= 0 or (root and scope < FORBIDDEN):
         yield Finding("profiling", "py-spy may read runs")
         return
-    fix = "sudo sysctl kernel.yama.ptrace_scope=0, or sudo py-spy"
+    if scope == BY_PERMISSION:
+        text = "galamp profile may read runs, which permit it (ptrace_scope 1)"
+        yield Finding("profiling", text)
+        return
+    who, fix = "only root", "sudo sysctl kernel.yama.ptrace_scope=0, or sudo galamp profile"
     if scope == FORBIDDEN:
-        fix = "boot anew with a lower kernel.yama.ptrace_scope"
-    yield Finding("profiling", f"the kernel lets nobody read them (ptrace_scope {scope})", fix)
+        who, fix = "nobody", "boot anew with a lower kernel.yama.ptrace_scope"
+    yield Finding("profiling", f"the kernel lets {who} read runs (ptrace_scope {scope})", fix)
 
 
 def terminal(

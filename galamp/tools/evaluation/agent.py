@@ -383,7 +383,7 @@ def load(
     """
     if which not in (None, "best", "latest"):
         raise UserError(f"which {which!r}: expected best or latest")
-    found = locate(path, which)
+    found = locate(path, which, flag="which")
     for line in found.skipped:
         warnings.warn(f"damaged checkpoint passed over: {line}", stacklevel=2)
     trained = read(found.path, learner)

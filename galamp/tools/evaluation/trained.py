@@ -157,7 +157,7 @@ def _mean(values: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
     return mean
 
 
-def locate(path: str | Path, which: str | None = None) -> Found:
+def locate(path: str | Path, which: str | None = None, flag: str = "--which") -> Found:
     """Return the checkpoint that `path` means.
 
     Args:
@@ -165,6 +165,7 @@ def locate(path: str | Path, which: str | None = None) -> Found:
         which: `best` (of the mean score of 100 training episodes, or of the evaluations while it
             trained, if there were any) or `latest`, where `path` holds several; by default the
             best one if there is one, else the latest.
+        flag: what the user gives `which` by.
 
     Raises:
         CheckpointError: there is no whole checkpoint, or the best one is damaged.
@@ -174,19 +175,19 @@ def locate(path: str | Path, which: str | None = None) -> Found:
     place = checkpoints.place_of(path)
     if os.path.lexists(place / MANIFEST):
         if which is not None:
-            raise UserError(f"{path} is one checkpoint: leave out --which, or name its run folder")
+            raise UserError(f"{path} is one checkpoint: leave out {flag}, or name its run folder")
         return Found(place, (), place)
     inner = place / "checkpoints"
     best = checkpoints.linked(inner if os.path.isdir(inner) else place, BEST)
     if which != "latest" and best is not None:
-        _check_best(best, place)
+        _check_best(best, place, flag)
         return Found(best, (), place)
     if which == "best":
         raise CheckpointError(f"{path}: has no best checkpoint; ask for the latest")
     return checkpoints.find(place)
 
 
-def _check_best(best: Path, place: Path) -> None:
+def _check_best(best: Path, place: Path, flag: str) -> None:
     """Check that the best checkpoint is whole; no other one replaces it unasked.
 
     Raises:
@@ -200,7 +201,7 @@ def _check_best(best: Path, place: Path) -> None:
         except CheckpointError:
             raise error from None
         raise CheckpointError(
-            f"{error}; it is the best one, {latest} is whole: ask for the latest (--which latest)"
+            f"{error}; it is the best one, {latest} is whole: ask for the latest ({flag} latest)"
         ) from None
 
 

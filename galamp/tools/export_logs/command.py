@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -58,12 +59,13 @@ def export_command(args: argparse.Namespace) -> int:
 
         place = folder or args.run / "tensorboard"
         rows = export(args.run, place)
-        _written(f"{rows:,} rows to {place}; look at them: tensorboard --logdir {place}")
+        look = f"tensorboard --logdir {shlex.quote(str(place))}"
+        _written(f"{rows:,} rows to {place}; look at them: {look}")
     if tracks:
         from galamp.tools.export_logs.wandb import export as export_to_wandb
 
         rows, there = export_to_wandb(args.run, folder or args.run, args.wandb_project or "")
-        later = "" if "://" in there else f"; upload them: wandb sync {there}"
+        later = "" if "://" in there else f"; upload them: wandb sync {shlex.quote(there)}"
         _written(f"{rows:,} rows to {there}{later}")
     return EXIT_OK
 

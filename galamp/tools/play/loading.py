@@ -72,7 +72,7 @@ def _checkpoint(path: Path, name: str) -> Path:
         UserError: there is none.
     """
     if name in ("", *WHICH):
-        return locate(path, name or None).path
+        return locate(path, name or None, flag="--checkpoint").path
     if "/" in name or not name.startswith("ckpt-"):
         raise UserError(
             f"--checkpoint {shown(name)}: expected best, latest, or a name in "

@@ -26,6 +26,7 @@ from galamp.tools.play.config import PlayConfig
 PROGRESS_EVERY_S = 0.5
 
 if TYPE_CHECKING:
+    from galamp.telemetry.display.progress_line import ProgressLine
     from galamp.tools.play.game import Moment
 
 
@@ -66,6 +67,7 @@ def record_command(args: argparse.Namespace) -> int:
 
 def _record(args: argparse.Namespace, config: PlayConfig) -> int:
     from galamp.environments.base import closing_quietly
+    from galamp.telemetry.display.progress_line import ProgressLine
     from galamp.telemetry.display.streams import STARTING, announce, print_safely
     from galamp.tools.play.game import Tally, decided, moments, paced
     from galamp.tools.play.loading import load
@@ -75,7 +77,7 @@ def _record(args: argparse.Namespace, config: PlayConfig) -> int:
     file = video_file(args.output, overwrite=args.overwrite)
     announce(STARTING, sys.stderr)
     agent, filmed = load(args.path, config)
-    with closing_quietly(filmed):
+    with closing_quietly(filmed), ProgressLine(sys.stderr) as line:
         most, usual = (MAX_GIF_FPS, USUAL_GIF_FPS) if file.is_gif else (filmed.fps, filmed.fps)
         fps = _fps(args.fps, filmed.fps, most, usual)
         names = filmed.environment.spec.action_meanings
@@ -83,7 +85,7 @@ def _record(args: argparse.Namespace, config: PlayConfig) -> int:
             filmed, decided(agent, names, config.greedy), config.episodes, config.max_steps
         )
         tally = Tally()
-        played = _with_progress(tally.counted(game))
+        played = _with_progress(tally.counted(game), line)
         first = next(played)
         overlay = Overlay(first.frames[0], names)
         shown = paced(itertools.chain([first], played), fps / filmed.fps, merges=filmed.flickers)
@@ -100,17 +102,15 @@ def _record(args: argparse.Namespace, config: PlayConfig) -> int:
     return EXIT_OK
 
 
-def _with_progress(game: Iterable[Moment]) -> Iterator[Moment]:
-    """Yield all moments; tell progress on a terminal."""
+def _with_progress(game: Iterable[Moment], line: ProgressLine) -> Iterator[Moment]:
+    """Yield all moments; show progress on a line."""
     told_s = time.monotonic()
     for moment in game:
-        if sys.stderr.isatty() and time.monotonic() - told_s > PROGRESS_EVERY_S:
+        if time.monotonic() - told_s > PROGRESS_EVERY_S:
             told_s = time.monotonic()
-            sys.stderr.write(
-                f"\rrecording: episode {moment.episode}, step {moment.step:,}, "
-                f"score {moment.score:g}\x1b[K\r"
+            line.show(
+                f"recording: episode {moment.episode}, step {moment.step:,}, score {moment.score:g}"
             )
-            sys.stderr.flush()
         yield moment
 
 

@@ -9,8 +9,6 @@ imports this one for every command.
 from __future__ import annotations
 
 import argparse
-import io
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -79,8 +77,6 @@ def plot_command(args: argparse.Namespace) -> int:
 
     file = figure_file(args)
     runs = load(args.runs)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # braille, where the terminal has none
     if args.follow:
         return follow.follow(runs, lambda: charts_of(runs, args), file)
     charts = charts_of(runs, args)

@@ -16,18 +16,21 @@ def references(runs: Sequence[Run]) -> tuple[dict[str, float], str]:
     known = reference_for(games.pop()) if len(games) == 1 else None
     if known is None:
         return {}, ""
-    unlike = next((text for run in runs if (text := _misfit(run))), "")
+    unlike = next((text for run in runs if (text := misfit_of(run))), "")
     note = f"random, human: {SOURCE}" + (f"; played otherwise here: {unlike}" if unlike else "")
     return {"random": known.random, "human": known.human}, note
 
 
-def _misfit(run: Run) -> str:
+def misfit_of(run: Run) -> str:
     """Return how the run's protocol differs from the published scores' one; empty if it does not.
 
     Values come from a file, so those of another type are left out of the comparison.
     """
     try:
         chosen = {name: run.settings[name] for name in OF_PROTOCOL}
+        steps = run.settings.get("max_episode_steps")
+        if steps is not None:
+            chosen["max_frames"] = min(chosen["max_frames"], steps * chosen["frame_skip"])
         return misfit(AtariProtocol(name=str(run.settings["protocol"]), **chosen)) or ""
     except (KeyError, TypeError):
         return "an unknown protocol"

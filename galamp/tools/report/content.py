@@ -8,6 +8,7 @@ Everything is read from the run's files; what is damaged is left out, as in `gal
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,7 +156,7 @@ def _files(run: Path) -> Html:
         entries = sorted(run.iterdir())[:MAX_FILES]
     except OSError:
         return Html("")
-    rows = ([size_text(size_of(path)), path.name + "/" * path.is_dir()] for path in entries)
+    rows = ([size_text(size_of(path)), path.name + "/" * os.path.isdir(path)] for path in entries)
     return page.table(["size", "name"], rows, numbers=(0,))
 
 

@@ -40,7 +40,7 @@ def runs_in(folder: Path) -> list[RunRecord]:
         return [read_record(folder)]
     try:
         with os.scandir(folder) as entries:
-            found = [Path(each.path) for each in entries if each.name != LATEST and each.is_dir()]
+            found = [Path(each.path) for each in entries if each.name != LATEST]
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}; expected a folder of runs") from None
     records = [read_record(path) for path in found if is_run(path)]

@@ -38,7 +38,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--whole", action="store_true",
-        help="remove all that galamp has written into these folders; files of yours stay",
+        help="remove all that the runs have written into these folders; what other commands wrote, "
+        "and files of yours, stay",
     )  # fmt: skip
     parser.add_argument("--yes", action="store_true", help="do remove it")
 

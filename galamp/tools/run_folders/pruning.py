@@ -2,9 +2,10 @@
 
     RUN --plan_of--> Plan: entries to remove, entries that stay --shown to the user--> remove
 
-Removed are older checkpoints, or with the whole run all that galamp writes into a run folder. What
-else lies there is the user's and stays. A run that may be alive is refused: first by the owner that
-its lock names, and for the removal by taking that lock. Nothing is followed through links.
+Removed are older checkpoints, or with the whole run all that a run writes into its folder. What
+else lies there, of other commands or the user's own, stays. A run that may be alive is refused:
+first by the owner that its lock names, and for the removal by taking that lock. Nothing is followed
+through links.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from galamp.core.disk import sync_folder, temporary_name
+from galamp.core.disk import TEMPORARY, sync_folder, temporary_name
 from galamp.core.errors import CheckpointError, GalampError, UserError
 from galamp.core.sanitize import clean
 from galamp.storage import checkpoint as checkpoints
@@ -26,21 +27,23 @@ from galamp.storage.inspection import WRITTEN, refuse_links
 from galamp.storage.links import BEST, LATEST, follow
 from galamp.storage.locks import LOCK, owner_in, take_lock
 from galamp.storage.run_folder import CHECKPOINTS, CONFIG
-from galamp.tools.run_folders.record import is_run
+from galamp.tools.run_folders.record import config_of, is_run
 from galamp.tools.run_folders.sizes import size_of
 
+TENSORBOARD = "tensorboard"
+"""The folder of event files, and the sink that writes them."""
 OWN_FILES = re.compile(
     r"config\.json|metrics\.jsonl|events\.jsonl|eval\.jsonl|gossip\.jsonl|topology\.txt|summary\.json"
-    r"|chaos\.json|control|eval-.*\.json|\.tmp-.*"
+    rf"|chaos\.json|control|{TEMPORARY.pattern}"
 )
-"""Names of the files that galamp writes into a run folder, besides its lock."""
+"""Names of the files that a run writes into its folder, besides its lock."""
 OWN_FOLDERS = {
     **WRITTEN,
-    CHECKPOINTS: re.compile(rf"ckpt-\d+(-\d+)?|{LATEST}|{BEST}|\.tmp-.*"),
+    CHECKPOINTS: re.compile(rf"ckpt-\d+(-\d+)?|{LATEST}|{BEST}|{TEMPORARY.pattern}"),
     "monitor": re.compile(r"\d+\.monitor\.csv(\.damaged(-\d+)?)?"),
-    "tensorboard": re.compile(r"events\.out\.tfevents\..*"),
+    TENSORBOARD: re.compile(r"events\.out\.tfevents\..*"),
 }
-"""Folders of a run, and the names in them that galamp writes."""
+"""Folders of a run, and the names in them that it writes."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Plan:
         run: its folder.
         whole: whether the run is removed; otherwise older checkpoints are.
         goes: paths to remove, in this order.
-        stays: number of entries in the folder that are not galamp's, where the whole run goes.
+        stays: number of entries in the folder that are not the run's, where it goes whole.
         note: why a checkpoint stays that would go otherwise; empty if there is none.
     """
 
@@ -153,9 +156,11 @@ def _old_checkpoints(run: Path, keep: int) -> Plan:
 
 
 def _own(run: Path) -> Iterator[Path]:
-    """Yield what galamp has written, the config last: without it nothing is a run folder."""
+    """Yield what the run has written, the config last: without it nothing is a run folder."""
     entries = sorted(os.listdir(run))
     for name, pattern in OWN_FOLDERS.items():
+        if name == TENSORBOARD and not _has_sink(run, name):
+            continue  # of `galamp export-logs`, whose files have the same names
         if name in entries and (run / name).is_dir() and not (run / name).is_symlink():
             inside = sorted(os.listdir(run / name))
             yield from (run / name / each for each in inside if pattern.fullmatch(each))
@@ -163,8 +168,15 @@ def _own(run: Path) -> Iterator[Path]:
     yield run / CONFIG
 
 
+def _has_sink(run: Path, name: str) -> bool:
+    """Return whether the run gave its metrics to the sink of this name; false if unknown."""
+    report = config_of(run).get("report")
+    sinks = report.get("sinks") if isinstance(report, dict) else None
+    return isinstance(sinks, str) and name in sinks.split(",")
+
+
 def _others(run: Path, own: set[Path]) -> int:
-    """Return the number of files and folders that are not galamp's."""
+    """Return the number of files and folders that are not the run's."""
     found = {run / name for name in os.listdir(run)} - {run / LOCK}
     for name in OWN_FOLDERS:
         if (run / name) in found and (run / name).is_dir():

@@ -9,6 +9,7 @@ Everything is read from the run's files, also while it runs; what is damaged is 
 from __future__ import annotations
 
 import dataclasses
+import os
 import textwrap
 from collections import deque
 from collections.abc import Iterable
@@ -133,7 +134,7 @@ def _files(run: Path) -> list[str]:
     except OSError:
         return []
     lines = [
-        f"{size_text(size_of(path)):>10}  {clean(path.name)}{'/' if path.is_dir() else ''}"
+        f"{size_text(size_of(path)):>10}  {clean(path.name)}{'/' if os.path.isdir(path) else ''}"
         for path in entries[:MAX_FILES]
     ]
     more = len(entries) - len(lines)
