@@ -77,6 +77,7 @@ class Exchange:
         gradient: Tensor,
         reductions: int = 1,
         seed: int,
+        number: int | None = None,
         wakeups: Sequence[Wakeup],
         row: StatusRow,
         idle: Callable[[], None],
@@ -85,11 +86,12 @@ class Exchange:
         """Set up the exchange of a live `state`: `parameters` [P], then the optimiser's tensors.
 
         `arrays` hold the `exchange_specs` of the same config and transport; `reductions` is how
-        many times `reduce` is called in a turn.
+        many times `reduce` is called in a turn; `number` is the learner's among those of all nodes,
+        by which it draws when to gossip (default: `rank`).
         """
         self._config, self._rank, self._gradient = config, rank, gradient
         self._control = ControlBlock(arrays)
-        self._schedule = Schedule(config, seed, rank)
+        self._schedule = Schedule(config, seed, rank if number is None else number)
         self._reductions = reductions
         self._alone = not topology.edges()
         self._published_s = 0.0

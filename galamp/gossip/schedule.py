@@ -10,7 +10,8 @@ from galamp.core.config import GossipConfig
 class Schedule:
     """Decides for every turn (update) of learner `rank` whether a gossip round follows it.
 
-    Synchronous learners draw the same random number, so all gossip after a turn or none does.
+    Ranks are counted over all nodes. Synchronous learners draw the same random number, so all
+    gossip after a turn or none does.
     """
 
     def __init__(self, config: GossipConfig, seed: int, rank: int) -> None:

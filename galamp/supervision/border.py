@@ -41,7 +41,12 @@ class Border:
         return (self._wakeup,) * len(self._plan.ranks.remote)
 
     def task(
-        self, topology: Topology, wakeups: tuple[Wakeup, ...], about: str, model: tuple[object, ...]
+        self,
+        topology: Topology,
+        wakeups: tuple[Wakeup, ...],
+        about: str,
+        model: tuple[object, ...],
+        parameters: int,
     ) -> BridgeTask:
         """Return the task of the bridge.
 
@@ -50,6 +55,7 @@ class Border:
             wakeups: of all learners.
             about: what all nodes must agree on, in words.
             model: what their vectors are made of.
+            parameters: of the network.
         """
         config = self._plan.config
         return BridgeTask(
@@ -62,6 +68,7 @@ class Border:
             about=about,
             run=digest_of(about, config.cluster.join),
             model=digest_of(*model),
+            parameters=parameters,
             certificate=config.gossip.certificate,
             port=config.cluster.transport,
             wire=config.cluster.wire,

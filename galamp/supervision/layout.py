@@ -223,7 +223,7 @@ class RunLayout:
         network, env_id = (self.sketch.network, self.sketch.parameters), self.environment.env_id
         about = about_run(self.plan.config, self.plan.ranks, env_id, *network)
         wakeups, model = self._gossip_wakeups, self.sketch.layout
-        task = self._border.task(self.topology, wakeups, about, model)
+        task = self._border.task(self.topology, wakeups, about, model, self.sketch.parameters)
         return dataclasses.replace(spec, cores=()), task
 
     def simulator_index(self, rank: int, worker: int) -> int:

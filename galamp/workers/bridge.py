@@ -101,8 +101,9 @@ class Bridge:
         self._row.reset()
         self.board = ClusterBoard(task.arrays, ranks.nodes, ranks.all)
         self._mirrors = Mirrors(
-            task.arrays, task.topology, ranks, task.wakeups, certificate=task.certificate
-        )
+            task.arrays, task.topology, ranks, task.wakeups, parameters=task.parameters,
+            certificate=task.certificate,
+        )  # fmt: skip
         self._own = [
             VersionedSlots(task.arrays, f"parameters{r}.header") for r in range(ranks.lanes)
         ]

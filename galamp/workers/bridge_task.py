@@ -15,7 +15,9 @@ from galamp.memory.arrays import SharedArrays, Wakeup
 class BridgeTask:
     """Arguments of a node's bridge; `wakeups` are of all learners, as this node numbers them.
 
-    `paced`: what learners publish may wait until the bridge has processor time left.
+    `parameters`: how many numbers of a vector, from the first on, are the network's; those of an
+    optimiser's state may follow. `paced`: what learners publish may wait until the bridge has
+    processor time left.
     """
 
     arrays: SharedArrays
@@ -27,6 +29,7 @@ class BridgeTask:
     about: str
     run: int
     model: int
+    parameters: int
     certificate: bool
     port: str = ZENOH
     wire: str = FLOAT32

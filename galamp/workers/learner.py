@@ -129,6 +129,7 @@ class Learner:
             gradient=self.algorithm.parameters.grad,
             reductions=self.algorithm.reductions,
             seed=task.gossip_seed,
+            number=task.place.among_all(task.rank),
             wakeups=task.gossip_wakeups,
             row=self.status,
             idle=self.idle,

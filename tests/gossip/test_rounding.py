@@ -44,6 +44,25 @@ def test_what_is_told_is_the_distance_to_what_was_published() -> None:
         assert 0 < exact < 2**-7 * np.linalg.norm(vector)
 
 
+def test_of_parameters_and_what_goes_with_them_the_distance_of_parameters_is_told() -> None:
+    """A number of steps, say, is larger than any of them, and so is its error."""
+    parameters = 20_000  # in the second chunk
+    vector = DICE.normal(size=70_000).astype(np.float32)
+    vector[parameters:] *= 1000.0
+    rounded, whole = Rounding(vector.size, parameters).encode(vector), Rounding(70_000)
+    errors = vector.astype(np.float64) - rounded.vector
+    exact = float(np.linalg.norm(errors[:parameters]))
+    assert exact <= rounded.distance <= 1.0001 * exact
+    assert np.array_equal(rounded.halves, whole.encode(vector).halves)
+
+
+def test_where_only_what_goes_with_the_parameters_is_rounded_it_is_told_nevertheless() -> None:
+    """Such a vector is none that was published: its checksum is another one."""
+    vector = np.array([1.0, 2.0, 1.0 + 2.0**-10], np.float32)
+    assert 0.0 < Rounding(3, 2).encode(vector).distance < 1e-30
+    assert Rounding(3, 2).encode(np.array([1.0, 2.0, 4.0], np.float32)).distance == 0.0
+
+
 def test_what_is_sent_is_the_same_in_every_version_of_the_format() -> None:
     """Of vectors of several chunks, one after the other: halves and checksums."""
     numbers = np.arange(40_000, dtype=np.uint32) * np.uint32(2654435761) >> np.uint32(9)

@@ -22,7 +22,6 @@ from galamp.core.errors import UserError
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.from_file import FromFile
-from galamp.gossip.topologies.from_node import FromNode
 from galamp.gossip.topologies.metropolis import Metropolis
 from galamp.gossip.topologies.random_pairs import unconnected
 from tests.contracts.topology import (
@@ -116,49 +115,6 @@ def test_other_graphs_leave_no_choice() -> None:
     for name in ("ring", "complete", "exponential", "one-peer-exponential", "random-pairs"):
         graph = make_topology(name, 4)
         assert not any(graph.choices(0, k, {}) for k in range(8))
-
-
-class TestFromNode(TopologyContract):
-    """A graph as another node numbers it, with weights that differ from peer to peer."""
-
-    edges_are_drawn = False
-
-    def make(self, size: int) -> Topology:
-        return FromNode(make_topology("base-3", size), size // 3)
-
-    @each("name", ["ring", "star", "exponential", "hierarchical", "base-3"])
-    def test_every_node_sees_the_same_graph(self, name: str) -> None:
-        nodes, lanes = 3, 2
-        graph = make_topology(name, nodes * lanes, nodes=nodes)
-        for node in range(nodes):
-            here = FromNode(graph, node * lanes)
-            order = [(rank + node * lanes) % here.size for rank in range(here.size)]
-            for round_ in range(graph.period() or 1):
-                seen = mixing_matrix(here, round_)
-                assert np.allclose(seen, mixing_matrix(graph, round_)[np.ix_(order, order)])
-                for there in range(graph.size):
-                    mixed = {(there + 1) % graph.size: round_}
-                    seen_so = {order.index(peer): last for peer, last in mixed.items()}
-                    choices = graph.choices(there, round_, mixed)
-                    assert here.choices(order.index(there), round_, seen_so) == tuple(
-                        map(order.index, choices)
-                    )
-
-    @pytest.mark.parametrize(
-        ("name", "lanes", "expected"),
-        [
-            ("hierarchical", 2, 1),
-            ("hierarchical", 1, None),  # it has no others here
-            ("ring", 2, None),  # the first one here receives from another node only
-            ("complete", 2, None),  # all receive from both in one round
-            ("random-pairs", 2, None),  # which are never known before
-        ],
-    )
-    def test_rounds_in_a_row_with_other_nodes_only(
-        self, name: str, lanes: int, expected: int | None
-    ) -> None:
-        graph = make_topology(name, 2 * lanes, nodes=2)
-        assert FromNode(graph, 0, lanes).rounds_outside() == expected
 
 
 class TestHierarchical(TopologyContract):

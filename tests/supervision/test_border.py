@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from galamp.core.action_spec import DiscreteActions
-from galamp.core.config import RunConfig, from_dict
+from galamp.core.config import GossipConfig, RunConfig, from_dict
 from galamp.core.machine.machine import plain_machine
 from galamp.core.nodes import Ranks
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip import cluster
+from galamp.gossip.schedule import Schedule
 from galamp.memory.arrays import size_of
 from galamp.storage.run_folder import StoredChoices
 from galamp.supervision.children import Children
@@ -20,8 +21,10 @@ from galamp.supervision.plan import with_learners
 from galamp.telemetry.node_readings import NodeReadings
 from galamp.telemetry.snapshot import NodeSnapshot
 from galamp.training.resolve import ResolvedRun, resolve_run
+from galamp.workers.learner import Learner
 
 MACHINE = plain_machine(range(4), 0, 2**20)
+TURNS = 100
 CARTPOLE = EnvironmentSpec("CartPole-v1", (4,), "float32", DiscreteActions(2), (), 1, False, "")
 
 
@@ -45,9 +48,9 @@ def config(node: int, nodes: int = 2, learners: int = 2, **gossip: object) -> Ru
 
 
 def laid_out(
-    node: int, tmp_path: Path, nodes: int = 2, **gossip: object
+    node: int, tmp_path: Path, nodes: int = 2, learners: int = 2, **gossip: object
 ) -> tuple[ResolvedRun, RunLayout]:
-    resolved = resolve_run(config(node, nodes, **gossip), MACHINE, StoredChoices())
+    resolved = resolve_run(config(node, nodes, learners, **gossip), MACHINE, StoredChoices())
     sketch = sketch_model(resolved.plan, CARTPOLE)
     return resolved, RunLayout(resolved.plan, resolved.topology, CARTPOLE, sketch, tmp_path, 1)
 
@@ -66,6 +69,28 @@ def test_nodes_have_the_seeds_and_rates_of_one_machine_with_all_learners(tmp_pat
         assert (one.model_seed, one.sampling_seed) == (other.model_seed, other.sampling_seed)
         assert one.algorithm.learning_rate == other.algorithm.learning_rate
     assert [task.place.among_all(task.rank) for task in found] == [0, 1, 2, 3]
+
+
+def coins(layout: RunLayout, rank: int) -> list[bool]:
+    """After which of its turns a learner that begins gossips."""
+    if layout.board is not None:
+        layout.board.settle()
+    schedule = Learner(layout.learner(rank, 0)[1]).exchange._schedule
+    return [schedule.due(turn) for turn in range(1, TURNS + 1)]
+
+
+def test_learners_of_all_nodes_toss_the_coins_of_one_machine_with_all_of_them(
+    tmp_path: Path,
+) -> None:
+    """Each has its own, also those in the same lane of two nodes."""
+    half = GossipConfig(gossip_probability=0.5)
+    wanted = [Schedule(half, 1, rank) for rank in range(4)]
+    expected = [[each.due(turn) for turn in range(1, TURNS + 1)] for each in wanted]
+    assert len(set(map(tuple, expected))) == 4
+    alone = laid_out(0, tmp_path, nodes=1, learners=4, gossip_probability=0.5)[1]
+    assert [coins(alone, rank) for rank in range(4)] == expected
+    nodes = [laid_out(node, tmp_path, gossip_probability=0.5)[1] for node in range(2)]
+    assert [coins(layout, rank) for layout in nodes for rank in range(2)] == expected
 
 
 def test_the_bridge_is_one_more_child_and_the_mirrors_are_nobodys(tmp_path: Path) -> None:
@@ -108,6 +133,17 @@ def test_the_bridge_is_one_more_child_and_the_mirrors_are_nobodys(tmp_path: Path
     assert len(list(layout.status_board.learners())) == 2
     kept = with_learners(resolved.plan.asked, 2, MACHINE, resolved.plan.learners)
     assert kept.algorithm.learning_rate is None, "the usual one of four is chosen again"
+
+
+@pytest.mark.parametrize("gossip_optimizer", [False, True])
+def test_the_bridge_knows_how_many_numbers_of_a_vector_are_parameters(
+    tmp_path: Path, gossip_optimizer: bool
+) -> None:
+    _, layout = laid_out(0, tmp_path, gossip_optimizer=gossip_optimizer)
+    sizes, task = layout.sketch.state_sizes, layout.bridge(0)[1]
+    assert task.parameters == sizes["parameters"]
+    sent = sum(sizes.values()) if gossip_optimizer else sizes["parameters"]
+    assert layout.arrays["parameters2"].shape[1] == sent
 
 
 @pytest.mark.parametrize(

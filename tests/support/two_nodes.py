@@ -45,8 +45,12 @@ class OneNode:
         about: str = "run",
         wire: str = FLOAT32,
         trained: int = 0,
+        parameters: int = SIZE,
     ) -> None:
-        """Begin; its first learner has `trained` for so many steps before the bridge begins."""
+        """Begin; its first learner has `trained` for so many steps before the bridge begins.
+
+        The first `parameters` numbers of a vector are those of the network.
+        """
         self.ranks = ranks = Ranks(node, 2, lanes)
         self.topology = FromNode(make_topology(graph, ranks.all), ranks.among_all(0), lanes)
         remote = len(ranks.remote)
@@ -69,8 +73,9 @@ class OneNode:
         wakeups = (*(Wakeup() for _ in range(lanes)), *(wakeup for _ in ranks.remote))
         place = Place(node, 2, (address,), (address,))
         self.task = BridgeTask(
-            self.arrays, place, ranks, self.topology, wakeup, wakeups, about, 1, 2, True, TOY, wire
-        )
+            self.arrays, place, ranks, self.topology, wakeup, wakeups, about, 1, 2, parameters,
+            True, TOY, wire,
+        )  # fmt: skip
         self.ends: list[Transport] = [self.end(rank) for rank in range(lanes)]
         self.rings = [PublicationRing(self.arrays, rank) for rank in range(ranks.all)]
         self.bridge = Bridge(self.task)
@@ -135,9 +140,12 @@ class OneNode:
 class TwoNodes:
     """Both, and the time that their bridges are told."""
 
-    def __init__(self, graph: str = "ring", wire: str = FLOAT32) -> None:
+    def __init__(self, graph: str = "ring", wire: str = FLOAT32, parameters: int = SIZE) -> None:
         self.address, self._graph = next(ADDRESSES), graph
-        self.nodes = [OneNode(n, self.address, graph=graph, wire=wire) for n in range(2)]
+        self.nodes = [
+            OneNode(n, self.address, graph=graph, wire=wire, parameters=parameters)
+            for n in range(2)
+        ]
         self.now_s = time.monotonic()
 
     def __getitem__(self, node: int) -> OneNode:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -18,6 +19,7 @@ from galamp.cli.main import main
 from galamp.cli.sweep_file import sweep_from
 from galamp.core.config import RunConfig, from_dict, to_dict
 from galamp.core.errors import UserError
+from galamp.storage.locks import take_lock
 from galamp.supervision.signals import Signals
 from galamp.tools.run_folders.record import State, read_record
 from galamp.tools.sweep import checking
@@ -224,6 +226,37 @@ def test_a_file_that_gives_a_run_other_settings_is_refused_and_new_runs_are_adde
     with pytest.raises(UserError, match="total_steps: was 1000, is 2000") as error:
         made(tmp_path).starts(sweep_from(file))
     assert len(error.value.problems) == 2
+
+
+def test_a_run_that_another_machine_had_is_gone_on_with_once_its_lock_is_removed(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    """As where a container was killed, whose place one with another name has taken."""
+    ledger, run = made(tmp_path), sweep.runs[0]
+    ledger.started(run)
+    path = ended_run(ledger.path(run), "stopped")
+    (path / "checkpoints" / "ckpt-000000000100").mkdir(parents=True)
+    (path / "lock").write_text("process 7 on another-machine since 2026-01-01 00:00:00\n")
+    with pytest.raises(UserError) as error:
+        made(tmp_path).starts(sweep)
+    (line,) = error.value.problems
+    assert line == (
+        f"{path}: runs, or was killed, as process 7 on another-machine since 2026-01-01 00:00:00; "
+        f"wait for it, or stop it there; if that process has ended, remove {path / 'lock'}"
+    )
+    (path / "lock").unlink()
+    assert made(tmp_path).starts(sweep)[0] == Start(run, resume=True)
+
+
+def test_a_run_that_runs_is_waited_for(sweep: Sweep, tmp_path: Path) -> None:
+    ledger, run = made(tmp_path), sweep.runs[0]
+    ledger.started(run)
+    path = ended_run(ledger.path(run), "stopped")
+    lock = take_lock(path, datetime(2026, 1, 1))
+    with pytest.raises(UserError, match=r"is running; wait for it, or stop it$"):
+        made(tmp_path).starts(sweep)
+    lock.close()
+    assert made(tmp_path).starts(sweep)[0] == Start(run, resume=False)
 
 
 def test_folders_of_others_are_left_alone(sweep: Sweep, tmp_path: Path) -> None:

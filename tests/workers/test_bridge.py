@@ -193,17 +193,20 @@ def test_a_node_that_asks_is_answered_at_once(two: TwoNodes) -> None:
     two.until(lambda: two[1].newest(2) == 7.0)
 
 
-def test_lengths_of_mirrored_vectors_are_measured_for_the_certificate(two: TwoNodes) -> None:
-    two.met()
+@pytest.mark.parametrize("parameters", [SIZE, 4])
+def test_lengths_of_mirrored_vectors_are_measured_for_the_certificate(parameters: int) -> None:
+    """Of parameters only, as learners measure them, where an optimiser's state goes with them."""
+    two = TwoNodes(parameters=parameters).met()
     for value in (1.0, 4.0, 4.0, -2.0):
         two[0].publish(1, value)
         until_mixed(two, 1, value)
     entries, lost = two[1].rings[3].drain()
-    lengths = [entry.length / math.sqrt(SIZE) for _, entry in entries]
+    lengths = [entry.length / math.sqrt(parameters) for _, entry in entries]
     assert lost == 0
     assert lengths[-3:] == pytest.approx([3.0, 0.0, 6.0], rel=1e-4)
     assert all(entry.own == 1.0 and not entry.mixed for _, entry in entries)
     assert [entry.number for _, entry in entries] == list(range(1, len(entries) + 1))
+    two.close()
 
 
 def test_a_mirrored_vector_is_recorded_with_its_checksum(two: TwoNodes) -> None:
@@ -215,9 +218,9 @@ def test_a_mirrored_vector_is_recorded_with_its_checksum(two: TwoNodes) -> None:
     assert entries[-1].checksum == bit_sum(vector) % CHECKSUMS > 0
 
 
-def test_rounded_vectors_carry_on_what_was_left_out_and_how_much_it_is() -> None:
-    two = TwoNodes(wire=BF16)
-    two.met()
+@pytest.mark.parametrize("parameters", [SIZE, 4])
+def test_rounded_vectors_carry_on_what_was_left_out_and_how_much_it_is(parameters: int) -> None:
+    two = TwoNodes(wire=BF16, parameters=parameters).met()
     exact, sent = 1.0 + 2.0**-10, []
     for _ in range(8):
         two[0].publish(1, exact)
@@ -228,7 +231,7 @@ def test_rounded_vectors_carry_on_what_was_left_out_and_how_much_it_is() -> None
     assert sum(filter(None, sent)) == 8 * exact
     entries, _ = two[1].rings[3].drain()
     errors = [entry.rounded for _, entry in entries if entry.incarnation != FOLLOWS]
-    wanted = [abs(value - exact) * math.sqrt(SIZE) for value in sent if value is not None]
+    wanted = [abs(value - exact) * math.sqrt(parameters) for value in sent if value is not None]
     assert errors[-8:] == pytest.approx(wanted, rel=1e-4)
     assert not any(entry.checksum for _, entry in entries), "they are others than were published"
     assert min(errors[-8:]) > 0

@@ -8,10 +8,11 @@ rings and outgoing mailboxes, and the one reader of the mailboxes that lead to t
 reads them sees no difference.
 
 For the certificate a mirrored vector is the one before it plus an update, whose length is measured
-here. So it needs no record of what happened on the other node, whatever was lost on the way; and
-the supervisor measures it anew every few seconds. The mirror of a learner that cannot be heard
-follows the learner of the same lane on this node: it is shown where those are that train. Nobody
-mixes it: tokens that were not read are made void, and none is of the incarnation that it then has.
+here: of the parameters, as learners do, not of an optimiser's state after them. So it needs no
+record of what happened on the other node, whatever was lost on the way; and the supervisor measures
+it anew every few seconds. The mirror of a learner that cannot be heard follows the learner of the
+same lane on this node: it is shown where those are that train. Nobody mixes it: tokens that were
+not read are made void, and none is of the incarnation that it then has.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ class Leaving(NamedTuple):
 
 
 class Mirrors:
-    """All mirrors of one node, and the mailboxes at its border."""
+    """All mirrors of one node, and the mailboxes at its border.
+
+    Attributes:
+        size: how many numbers a vector has.
+        parameters: how many of them, from the first on, are the network's.
+    """
 
     def __init__(
         self,
@@ -58,10 +64,12 @@ class Mirrors:
         ranks: Ranks,
         wakeups: Sequence[Wakeup],
         *,
+        parameters: int,
         certificate: bool,
         name: str = "parameters",
     ) -> None:
-        self._ranks, self._wakeups = ranks, wakeups
+        """Set up; the first `parameters` numbers of each vector are measured."""
+        self._ranks, self._wakeups, self.parameters = ranks, wakeups, parameters
         every = range(ranks.all)
         self._slots = [VersionedSlots(arrays, f"{name}{rank}.header") for rank in every]
         self._vectors = [arrays[f"{name}{rank}"] for rank in every]
@@ -182,8 +190,9 @@ class Mirrors:
             self._rings[rank].append(Publication(*fixed, length, 1.0, (), rounded, checksum))
 
     def _distance(self, rank: int, vector: Vector) -> float:
-        """Return how far a vector is from the mirror's newest one at most; 0 if there is none."""
+        """Return how far parameters are from the mirror's newest at most; 0 if there are none."""
         read = self._slots[rank].begin_read()
         if read is None:
             return 0.0
-        return distance_at_most(vector, self._vectors[rank][read.slot], self._scratch)
+        one, other = (each[: self.parameters] for each in (vector, self._vectors[rank][read.slot]))
+        return distance_at_most(one, other, self._scratch)

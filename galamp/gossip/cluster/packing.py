@@ -57,6 +57,6 @@ class Packing:
     def _rounded(self, rank: int) -> tuple[int, float]:
         """Round the vector into the frame; return the checksum, and the distance to the vector."""
         if rank not in self._roundings:
-            self._roundings[rank] = Rounding(self._identity.size)
+            self._roundings[rank] = Rounding(self._identity.size, self._mirrors.parameters)
         rounded = self._roundings[rank].encode(self._vector, self._numbers)
         return rounded.checksum, rounded.distance

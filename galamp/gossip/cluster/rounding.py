@@ -23,6 +23,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from galamp.gossip.cluster.wire import Halves, Vector, bit_sum_of_halves, widened
 
@@ -33,10 +34,15 @@ MOST_LEFT_OUT = np.float32(2**-7)
 can leave out."""
 CHUNK = 2**14
 """Numbers that are rounded at once: they fit in a processor's cache."""
+LEAST = 2.0**-126
+"""Distance where only an optimiser's state was rounded: 0 says that nothing was."""
 
 
 class Rounded(NamedTuple):
-    """A rounded vector as it goes over the wire, and its L2 distance to the exact, rounded up."""
+    """A rounded vector as it goes over the wire, and its L2 distance to the exact, rounded up.
+
+    The distance is that of the parameters in it; it is 0 only if the whole vector is exact.
+    """
 
     halves: Halves
     distance: float
@@ -55,8 +61,12 @@ class Rounded(NamedTuple):
 class Rounding:
     """Rounds the vectors of one learner for one receiving node; it keeps what is left out."""
 
-    def __init__(self, size: int) -> None:
-        """Begin with nothing left out; takes 4 bytes per number, once it is used."""
+    def __init__(self, size: int, parameters: int | None = None) -> None:
+        """Begin with nothing left out; takes 4 bytes per number, once it is used.
+
+        The first `parameters` of `size` numbers (default: all) are those of the network.
+        """
+        self._parameters = size if parameters is None else parameters
         self._left_out = np.zeros(size, np.float32)
         # As long as a chunk each: what is allocated anew for each one is cleared by the kernel.
         self._most, self._wanted = np.empty((2, CHUNK), np.float32)
@@ -69,15 +79,22 @@ class Rounding:
         out.
         """
         halves = np.empty(vector.size, np.uint16) if halves is None else halves
-        square = 0.0
+        square, exact = 0.0, True
         with np.errstate(invalid="ignore", over="ignore"):  # of infinities
             for at in range(0, vector.size, CHUNK):
                 part = slice(at, at + CHUNK)
-                square += self._round(vector[part], halves[part], self._left_out[part])
-        return Rounded(halves, math.sqrt(square) * LENGTH_SLACK)
+                squares = self._round(vector[part], halves[part], self._left_out[part])
+                own = max(0, self._parameters - at)
+                square += float(squares[:own].sum())
+                exact = exact and not squares[own:].any()
+        distance = math.sqrt(square) * LENGTH_SLACK
+        return Rounded(halves, distance if exact else max(distance, LEAST))
 
-    def _round(self, vector: Vector, halves: Halves, kept: Vector) -> float:
-        """Round a part into `halves`, and what is `kept` of it; returns the square of its error."""
+    def _round(self, vector: Vector, halves: Halves, kept: Vector) -> npt.NDArray[np.float64]:
+        """Round a part into `halves`, and what is `kept` of it; returns the squares of its errors.
+
+        They are valid until the next call.
+        """
         size = vector.size
         most, wanted, error = self._most[:size], self._wanted[:size], self._error[:size]
         np.multiply(np.abs(vector, out=most), MOST_LEFT_OUT, out=most)
@@ -90,7 +107,8 @@ class Rounding:
         if not np.isfinite(kept).all():
             np.nan_to_num(kept, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         np.subtract(vector, read, out=error, dtype=np.float64)
-        return float(np.square(error, out=error).sum())
+        squares: npt.NDArray[np.float64] = np.square(error, out=error)
+        return squares
 
 
 def halved(vector: Vector) -> Halves:

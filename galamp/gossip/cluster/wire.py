@@ -45,7 +45,8 @@ class Frame(NamedTuple):
         version: number of updates in the vector.
         lanes: learners of the receiving node that are to mix it, one bit each; 0: none is.
         checksum: sum of the bits of the vector that is read, as int32, see `bit_sum`.
-        rounded: L2 distance of the vector that is read to the one that was published, at most.
+        rounded: L2 distance of the parameters that are read to those that were published, at most;
+            0 only if the vector is the one that was published.
     """
 
     rank: int

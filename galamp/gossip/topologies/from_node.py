@@ -67,6 +67,11 @@ class FromNode(Topology):
         """Return the largest number of in-peers in the graph."""
         return self.graph.most_in_peers()
 
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Return every edge of the graph, also those that occur after its horizon."""
+        found = ((self._here(sender), self._here(to)) for sender, to in self.graph.edges())
+        return tuple(sorted(found))
+
     def rounds_outside(self) -> int | None:
         """Return the most rounds in a row in which a learner here receives from other nodes only.
 

@@ -32,8 +32,9 @@ class Publication(NamedTuple):
     u is the sum of all optimiser steps since the previous vector; its L2 norm is at most `length`.
     `own` and the weights of `mixed` sum to 1. Number 0 is the vector that a learner starts from.
     That of another node's learner is the one that has arrived; where it was `rounded` for the wire,
-    the one that was published is at most so far from it. `checksum` is that of the vector, where it
-    has gone to another node, or come from one, as it was published; else 0.
+    the one that was published is at most so far from it. Lengths are those of parameters, also
+    where an optimiser's state goes with them. `checksum` is that of the vector, where it has gone
+    to another node, or come from one, as it was published; else 0.
     """
 
     learner: int

@@ -21,9 +21,10 @@ from galamp.core.decode import Limits, Range, decode
 from galamp.core.disk import read_limited, replace_json
 from galamp.core.errors import UserError
 from galamp.core.json_values import DecodeError, json_object
+from galamp.core.sanitize import clean
 from galamp.core.settings import shown
 from galamp.storage.checkpoint import has_any
-from galamp.storage.locks import LOCK
+from galamp.storage.locks import LOCK, owner_in
 from galamp.storage.run_folder import CHECKPOINTS
 from galamp.tools.run_folders.record import State, is_run, read_record
 from galamp.tools.sweep.planned import PlannedRun, Sweep
@@ -181,8 +182,14 @@ class Ledger:
                 f"{path}: was begun with other settings ({_changes(known.settings, run.settings)}"
                 "); change the file back, or choose another --dir"
             )
-        elif is_run(path) and read_record(path).state in (State.RUNNING, State.ELSEWHERE):
-            yield f"{path}: is running; wait for it, or stop it"
+        elif is_run(path) and (owner := owner_in(path)) is not None:
+            if owner.lives:
+                yield f"{path}: is running; wait for it, or stop it"
+            elif not owner.here:
+                yield (
+                    f"{path}: runs, or was killed, as {clean(owner.words)}; wait for it, or stop "
+                    f"it there; if that process has ended, remove {path / LOCK}"
+                )
 
 
 def _with_commit(former: Sequence[str], commit: str) -> tuple[str, ...]:
