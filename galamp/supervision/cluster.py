@@ -9,13 +9,16 @@ Pure. Runs in the supervisor before any process starts.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import galamp
-from galamp.core.config import RunConfig
+from galamp.core.config import GossipConfig, RunConfig
 from galamp.core.errors import UserError
 from galamp.core.nodes import MAX_LANES, MAX_LEARNERS, Place, Ranks
 from galamp.gossip.cluster import port_class
 from galamp.gossip.cluster.wire import FLOAT32, PROTOCOL
+from galamp.gossip.topologies import FILE
+from galamp.gossip.topologies.base import Topology
 
 
 def check_cluster(config: RunConfig, place: Place, lanes: int) -> None:
@@ -46,17 +49,29 @@ def check_cluster(config: RunConfig, place: Place, lanes: int) -> None:
         )
 
 
-def about_run(config: RunConfig, ranks: Ranks, env_id: str, network: str, parameters: int) -> str:
-    """Return, in words, what all nodes of a run must agree on."""
+def about_run(
+    config: RunConfig, ranks: Ranks, env_id: str, network: str, parameters: int, graph: Topology
+) -> str:
+    """Return, in words, what all nodes of a run must agree on; `graph` is that of all learners."""
     gossip = config.gossip
-    also = ", with the optimiser's state" if gossip.gossip_optimizer else ""
+    also = "" if gossip.gossip_weights == "auto" else f" with {gossip.gossip_weights} weights"
+    also += ", with the optimiser's state" if gossip.gossip_optimizer else ""
     wire = config.cluster.wire
     also += "" if wire == FLOAT32 else f", {wire} on the wire"
     return (
         f"galamp {galamp.__version__} (protocol {PROTOCOL}), {env_id}, "
         f"{config.algorithm.algorithm}, {network} of {parameters:,} parameters, "
-        f"{ranks.nodes} nodes of {ranks.lanes} learners, {gossip.graph}{also}, seed {config.seed}"
+        f"{ranks.nodes} nodes of {ranks.lanes} learners, {_graph_words(gossip, graph)}{also}, "
+        f"seed {config.seed}"
     )
+
+
+def _graph_words(gossip: GossipConfig, graph: Topology) -> str:
+    """Return the graph in words; of a file, which may lie elsewhere on each node, what it holds."""
+    if not gossip.topology.startswith(FILE):
+        return gossip.graph
+    rows = [(graph.in_peers(rank, 0), graph.weights(rank, 0)) for rank in range(graph.size)]
+    return replace(gossip, topology=f"graph {digest_of(rows):016x} from a file").graph
 
 
 def digest_of(*values: object) -> int:

@@ -23,6 +23,7 @@ from galamp.core.seeding import seed_for
 from galamp.environments.base import EnvironmentSpec
 from galamp.gossip.exchange import exchange_specs
 from galamp.gossip.topologies.base import Topology
+from galamp.gossip.topologies.from_node import FromNode
 from galamp.memory.arrays import ArraySpec, SharedArrays, Wakeup
 from galamp.memory.control import ControlBlock
 from galamp.memory.learner_state import State, StateSlots
@@ -221,7 +222,8 @@ class RunLayout:
 
         spec = self._spec(BRIDGE, self.plan.learners[0], None, incarnation)
         network, env_id = (self.sketch.network, self.sketch.parameters), self.environment.env_id
-        about = about_run(self.plan.config, self.plan.ranks, env_id, *network)
+        graph = self.topology.graph if isinstance(self.topology, FromNode) else self.topology
+        about = about_run(self.plan.config, self.plan.ranks, env_id, *network, graph)
         wakeups, model = self._gossip_wakeups, self.sketch.layout
         task = self._border.task(self.topology, wakeups, about, model, self.sketch.parameters)
         return dataclasses.replace(spec, cores=()), task

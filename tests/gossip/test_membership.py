@@ -15,6 +15,7 @@ from galamp.gossip.cluster import wire
 from galamp.gossip.cluster.membership import ABSENT_S, TEXT_BYTES, Hello, Lane
 from galamp.gossip.cluster.starts import Counts
 from galamp.gossip.cluster.wire import Frame
+from galamp.gossip.topologies.ring import DirectedRing
 from galamp.memory.cluster_board import LARGEST_EPOCH, OVERTAKEN_KEPT, Start
 from galamp.supervision.cluster import about_run
 from tests.support.node_starts import ALL, LANES, NODES, Node, talk
@@ -133,7 +134,7 @@ def test_what_nodes_tell_and_send_is_that_of_the_protocol_number() -> None:
     ]
     sent = wire._LAYOUT.format, wire.FORMAT, wire.PROTOCOL
     assert sent == ("<4sHxxIQQQQQQQQQqd", 2, 3)
-    about = about_run(RunConfig(), Ranks(0, 2, 1), "CartPole-v1", "mlp", 7)
+    about = about_run(RunConfig(), Ranks(0, 2, 1), "CartPole-v1", "mlp", 7, DirectedRing(2))
     assert f"(protocol {wire.PROTOCOL})" in about
 
 

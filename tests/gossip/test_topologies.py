@@ -111,6 +111,16 @@ def test_a_vector_of_another_machine_comes_first_but_once_in_k_rounds() -> None:
     assert graph.choices(5, 6, {4: 5})[0] == 3, "what came from its own machine does not count"
 
 
+def test_choices_are_those_of_the_graph_also_with_weights_of_its_own_or_global_rounds() -> None:
+    graph = make_topology("hierarchical", 4, nodes=2)
+    weighed = make_topology("hierarchical", 4, "metropolis", nodes=2)
+    joined = make_topology("hierarchical", 4, global_average_every=3, nodes=2)
+    for round_ in range(12):
+        expected = graph.choices(1, round_, {3: 2})
+        assert weighed.choices(1, round_, {3: 2}) == expected
+        assert joined.choices(1, round_, {3: 2}) == (expected if (round_ + 1) % 3 else ())
+
+
 def test_other_graphs_leave_no_choice() -> None:
     for name in ("ring", "complete", "exponential", "one-peer-exponential", "random-pairs"):
         graph = make_topology(name, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from galamp.gossip.topologies.base import Topology
 
@@ -36,6 +37,10 @@ class Metropolis(Topology):
     def in_peers(self, rank: int, round_: int) -> tuple[int, ...]:
         """Return the in-peers in the graph."""
         return self.graph.in_peers(rank, round_)
+
+    def choices(self, rank: int, round_: int, mixed: Mapping[int, int]) -> tuple[int, ...]:
+        """Return the choices in the graph, all of whose rounds have the same weights."""
+        return self.graph.choices(rank, round_, mixed)
 
     def weights(self, rank: int, round_: int) -> tuple[float, ...]:
         """Return the weight of `rank` itself, then the weights of its in-peers, in their order."""

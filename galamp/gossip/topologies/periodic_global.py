@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.topologies.complete import Complete
@@ -40,6 +41,10 @@ class PeriodicGlobalAverage(Topology):
     def weights(self, rank: int, round_: int) -> tuple[float, ...]:
         """Return the weights of the graph, or 1/n for everyone."""
         return self._of(round_).weights(rank, round_)
+
+    def choices(self, rank: int, round_: int, mixed: Mapping[int, int]) -> tuple[int, ...]:
+        """Return the choices in the graph; none in a global round."""
+        return self._of(round_).choices(rank, round_, mixed)
 
     def partial(self, round_: int) -> bool:
         """Return whether the round is global."""
