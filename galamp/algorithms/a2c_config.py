@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from galamp.core.algorithm_config import AlgorithmConfig, lr_schedule_option
+from galamp.core.algorithm_config import AlgorithmConfig, lr_schedule_option, max_grad_norm_option
 from galamp.core.settings import option
 
 BASE_LEARNING_RATE = 7e-4
 """Step size of a single learner; n learners take it times sqrt(n) (published GALA code)."""
+
+MOST_ALPHA = 0.999999
+"""Largest RMSprop smoothing constant: by 1 - alpha ** LATE, which 1 makes 0, steps are divided."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class A2CConfig(AlgorithmConfig):
     )
     ent_coef: float = option(0.01, "weight of the entropy bonus", low=0.0, high=100.0)
     vf_coef: float = option(0.5, "weight of the value loss", low=0.0, high=100.0)
-    max_grad_norm: float = option(0.5, "gradients are clipped to this L2 norm", low=0.0)
-    rmsprop_alpha: float = option(0.99, "RMSprop smoothing constant", low=0.0, high=1.0)
+    max_grad_norm: float = max_grad_norm_option(0.5)
+    rmsprop_alpha: float = option(0.99, "RMSprop smoothing constant", low=0.0, high=MOST_ALPHA)
     rmsprop_eps: float = option(
         1e-5,
         "RMSprop term in the denominator; where it stands, see --rmsprop-form",

@@ -104,7 +104,8 @@ class ForwardPass(ABC):
 class RecomputedForward(ForwardPass):
     """Forward pass without a cache: recomputed for the update, as one batch. For any network.
 
-    For a type other than float32, PyTorch's autocast decides which operations use it.
+    For a type other than float32, PyTorch's autocast decides which operations use it; galamp's own
+    networks compute their heads outside it, see `networks.base.head`.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from galamp.core.algorithm_config import AlgorithmConfig, lr_schedule_option
+from galamp.core.algorithm_config import AlgorithmConfig, lr_schedule_option, max_grad_norm_option
 from galamp.core.settings import option
 
 
@@ -28,7 +28,7 @@ class MinibatchConfig(AlgorithmConfig):
         low=1,
         high=4096,
     )
-    max_grad_norm: float = option(0.5, "gradients are clipped to this L2 norm", low=0.0)
+    max_grad_norm: float = max_grad_norm_option(0.5)
     adam_eps: float = option(1e-5, "Adam's term in the denominator", low=0.0, high=1.0)
 
     @classmethod

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from galamp.algorithms.minibatch_config import MinibatchConfig
-from galamp.core.algorithm_config import algorithm_option
+from galamp.core.algorithm_config import algorithm_option, max_grad_norm_option
 from galamp.core.settings import option
+
+LEAST_EPS = 1e-12
+"""Smallest term in the denominator: with 0, weights without a gradient would become 0 / 0."""
 
 
 @dataclass(frozen=True)
@@ -39,5 +42,5 @@ class PQNConfig(MinibatchConfig):
         low=0.0,
         high=1.0,
     )
-    max_grad_norm: float = option(10.0, "gradients are clipped to this L2 norm", low=0.0)
-    adam_eps: float = option(1e-8, "RAdam's term in the denominator", low=0.0, high=1.0)
+    max_grad_norm: float = max_grad_norm_option(10.0)
+    adam_eps: float = option(1e-8, "RAdam's term in the denominator", low=LEAST_EPS, high=1.0)

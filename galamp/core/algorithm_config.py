@@ -41,6 +41,11 @@ def lr_schedule_option(default: str) -> Any:
     )
 
 
+def max_grad_norm_option(default: float) -> Any:
+    """Declare the setting of gradient clipping; to 0, every gradient would be 0."""
+    return option(default, "gradients are clipped to this L2 norm", low=1e-9)
+
+
 def lr_in_words(config: AlgorithmConfig, digits: int = 3) -> str:
     """Return the learning rate that a run begins with, and how it falls, as text."""
     schedule = getattr(config, "lr_schedule", "constant")  # one of the user's may have none

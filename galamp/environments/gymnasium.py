@@ -33,6 +33,7 @@ from galamp.environments.making import how_made, maker
 from galamp.environments.observations import Reading, read
 from galamp.environments.preprocessing import PreprocessedEnv, Preprocessing
 from galamp.environments.protocols import refuse_atari_settings
+from galamp.environments.space_seeds import seed_spaces
 
 
 class GymnasiumEnvironment(Environment):
@@ -68,9 +69,7 @@ class GymnasiumEnvironment(Environment):
 
         def build(number: int) -> gymnasium.Env[Any, Any]:
             env = make()
-            # Environments also sample from their spaces, which Gymnasium seeds from the clock.
-            env.action_space.seed(self._seeds[number])
-            env.observation_space.seed(self._seeds[number])
+            seed_spaces(env, self._seeds[number])
             progress()
             try:
                 return _observed(env, env_id, number, self._seeds[number], progress, how)

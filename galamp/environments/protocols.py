@@ -30,7 +30,9 @@ class AtariProtocol:
             cannot draw the usual "up to 30" (1 to 30).
         fire_reset: in games with the action FIRE, FIRE is pressed for one frame before the no-ops,
             and replaces one no-op, if any was drawn. Without it, many games begin only when the
-            agent presses FIRE: in Breakout there is no ball until then.
+            agent presses FIRE: in Breakout there is no ball until then. It is not pressed after a
+            lost life, as it is by `FireResetEnv` around `EpisodicLifeEnv` in OpenAI Baselines,
+            Stable-Baselines3 and CleanRL.
         frame_skip: emulator frames per agent step.
         frame_stack: frames in one observation.
         max_frames: emulator frames after which an episode is truncated, counted from its first
@@ -97,7 +99,7 @@ PROTOCOLS = {
             name="classic",
             sticky_actions=0.0,
             noop_max=30,
-            fire_reset=True,  # as in the wrappers of OpenAI Baselines; not in the paper
+            fire_reset=True,  # of OpenAI Baselines, there after lost lives, too; not in the paper
             frame_skip=4,
             frame_stack=4,
             max_frames=108_000,  # 30 minutes at 60 frames per second

@@ -41,6 +41,7 @@ from galamp.environments.names import ATARI
 from galamp.environments.observations import read
 from galamp.environments.preprocessing import Preprocessing
 from galamp.environments.protocols import refuse_atari_settings
+from galamp.environments.space_seeds import seed_vector_spaces
 from galamp.environments.vector_making import make_vector, reset_seed
 
 FINAL = ("final_obs", "final_observation")
@@ -68,6 +69,7 @@ class VectorEnvironment(Environment):
         _refuse_settings(env_id, config)
         self.num_envs, self._seeds, self._progress = len(seeds), list(map(int, seeds)), progress
         self._vector = make_vector(env_id, config, self._seeds, threads)
+        seed_vector_spaces(self._vector, self._seeds)
         progress()
         try:
             self._at_once = _resets_at_once(env_id, self._vector)

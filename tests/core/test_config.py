@@ -201,6 +201,10 @@ def test_a_refusal_says_what_came_and_what_was_expected() -> None:
     assert refused("total_steps", "x") == (
         "--total-steps x: expected a whole number from 1 to 1000000000000000 (agent steps)"
     )
+    assert (
+        refused("rmsprop_alpha", 1) == "--rmsprop-alpha 1.0: expected a number from 0 to 0.999999"
+    )
+    assert refused("max_grad_norm", 0) == "--max-grad-norm 0.0: expected a number of at least 1e-09"
     assert refused("gamma", "nan") == "--gamma nan: expected a number from 0 to 1"
     assert (
         refused("learners", "") == "--learners '': expected a whole number from 1 to 1024 or auto"

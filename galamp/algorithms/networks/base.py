@@ -100,3 +100,15 @@ def fill(layer: nn.Conv2d | nn.Linear, gain: float, generator: torch.Generator) 
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
+
+
+def head(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Return a head's outputs for `x`, in the type of its parameters whatever PyTorch's autocast.
+
+    Rounded to bfloat16, values near 100 would be multiples of 0.5.
+    """
+    device = x.device.type
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return layer(x)  # type: ignore[no-any-return]
+    with torch.autocast(device, enabled=False):
+        return layer(x.to(layer.weight.dtype))  # type: ignore[no-any-return]

@@ -18,6 +18,7 @@ from galamp.algorithms.networks.base import (
     ActorCritic,
     Rows,
     fill,
+    head,
 )
 from galamp.algorithms.networks.images import ImageLayout, image_layout
 
@@ -74,7 +75,7 @@ class ConvActorCritic(ActorCritic):
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, A] and values [B] of images [B, C, H, W] or [B, H, W, C]."""
-        outputs = self.heads(self.features(observations))
+        outputs = head(self.heads, self.features(observations))
         return outputs[:, :-1], outputs[:, -1]
 
     def features(self, observations: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from galamp.algorithms.networks.base import (
     ActorCritic,
     Rows,
     fill,
+    head,
 )
 from galamp.algorithms.networks.convolutional import (
     HIDDEN_UNITS,
@@ -86,7 +87,7 @@ class LayerNormConvActorCritic(ConvActorCritic):
         x = self.conv3(_normalised(x, self.norm2))
         x = _normalised(x, self.norm3).permute(0, 2, 3, 1).flatten(1)
         x = self.norm4(self.hidden(x)).relu_()
-        outputs = self.heads(x)
+        outputs = head(self.heads, x)
         return outputs[:, :-1], outputs[:, -1]
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -109,7 +110,7 @@ class LayerNormMinAtarActorCritic(MinAtarActorCritic):
         """Return logits [B, A] and values [B] of images [B, C, H, W] or [B, H, W, C]."""
         x = self.norm1(self.convolved(observations)).relu_()
         x = self.norm2(self.hidden(x.flatten(1))).relu_()
-        outputs = self.heads(x)
+        outputs = head(self.heads, x)
         return outputs[:, :-1], outputs[:, -1]
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -135,7 +136,7 @@ class LayerNormMlpActorCritic(ActorCritic):
         x = self.vectors(observations, self.hidden1.in_features)
         x = self.norm1(self.hidden1(x)).relu_()
         x = self.norm2(self.hidden2(x)).relu_()
-        return self.policy(x), self.value(x).squeeze(-1)
+        return head(self.policy, x), head(self.value, x).squeeze(-1)
 
     def input_layers(self) -> tuple[nn.Linear, ...]:
         """Return the first layer; see `ActorCritic.input_layers`."""

@@ -19,6 +19,7 @@ from galamp.algorithms.networks.base import (
     ActorCritic,
     Rows,
     fill,
+    head,
 )
 from galamp.algorithms.networks.images import ImageLayout, image_layout
 
@@ -55,7 +56,7 @@ class MinAtarActorCritic(ActorCritic):
         """Return logits [B, A] and values [B] of images [B, C, H, W] or [B, H, W, C]."""
         x = self.convolved(observations).relu_()
         x = self.hidden(x.flatten(1)).relu_()
-        outputs = self.heads(x)
+        outputs = head(self.heads, x)
         return outputs[:, :-1], outputs[:, -1]
 
     def convolved(self, observations: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from galamp.algorithms.networks.base import (
     ActorCritic,
     Rows,
     fill,
+    head,
 )
 
 MLP_UNITS = 64
@@ -43,7 +44,7 @@ class MlpActorCritic(ActorCritic):
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, A] and values [B] of vectors [B, N], or arrays of N numbers."""
         x = self.vectors(observations, self.inputs)
-        return self.policy(x), self.value(x).squeeze(-1)
+        return _through(self.policy, x), _through(self.value, x).squeeze(-1)
 
     def input_layers(self) -> tuple[nn.Linear, ...]:
         """Return the first layers of both; see `ActorCritic.input_layers`."""
@@ -56,10 +57,19 @@ class MlpActorCritic(ActorCritic):
     def initialise(self, generator: torch.Generator) -> None:
         """Fill every weight and bias."""
         for trunk, gain in ((self.policy, POLICY_GAIN), (self.value, VALUE_GAIN)):
-            *hidden, head = _linear(trunk)
+            *hidden, last = _linear(trunk)
             for layer in hidden:
                 fill(layer, HIDDEN_GAIN, generator)
-            fill(head, gain, generator)
+            fill(last, gain, generator)
+
+
+def _through(trunk: nn.Sequential, x: Tensor) -> Tensor:
+    """Return what the trunk gives for `x`; its last layer is a head."""
+    *hidden, last = trunk
+    assert isinstance(last, nn.Linear)
+    for layer in hidden:
+        x = layer(x)
+    return head(last, x)
 
 
 def _linear(trunk: nn.Sequential) -> list[nn.Linear]:

@@ -22,6 +22,7 @@ from galamp.algorithms.networks.base import (
     ActorCritic,
     Rows,
     fill,
+    head,
 )
 from galamp.algorithms.networks.convolutional import (
     HIDDEN_UNITS,
@@ -160,7 +161,7 @@ class RecurrentMlp(RecurrentActorCritic):
 
     def outputs(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """See `RecurrentActorCritic.outputs`."""
-        return self.policy(hidden), self.value(hidden).squeeze(-1)
+        return head(self.policy, hidden), head(self.value, hidden).squeeze(-1)
 
     def input_layers(self) -> tuple[nn.Linear, ...]:
         """Return the first layer; see `ActorCritic.input_layers`."""
@@ -205,7 +206,7 @@ class RecurrentConv(RecurrentActorCritic, ConvActorCritic):
 
     def outputs(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """See `RecurrentActorCritic.outputs`."""
-        outputs = self.heads(hidden)
+        outputs = head(self.heads, hidden)
         return outputs[:, :-1], outputs[:, -1]
 
     def initialise(self, generator: torch.Generator) -> None:

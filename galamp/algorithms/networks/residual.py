@@ -17,6 +17,7 @@ from galamp.algorithms.networks.base import (
     ActorCritic,
     Rows,
     fill,
+    head,
 )
 from galamp.algorithms.networks.images import ImageLayout, image_layout
 
@@ -84,7 +85,7 @@ class ResidualActorCritic(ActorCritic):
             x = x * self.scale
         x = self.stages(x).relu_()
         x = self.hidden(x.permute(0, 2, 3, 1).flatten(1)).relu_()
-        return self.policy(x), self.value(x).squeeze(-1)
+        return head(self.policy, x), head(self.value, x).squeeze(-1)
 
     def output_rows(self) -> tuple[Rows, Rows]:
         """Return both heads; see `ActorCritic.output_rows`."""
