@@ -77,6 +77,7 @@ class Children:
     """To the other nodes, in a run on several machines."""
     _board: ClusterBoard | None = None
     _remote = range(0)
+    _in_lock_step = False
 
     def __init__(self, run_layout: RunLayout) -> None:
         resources = run_layout.plan.config.resources
@@ -138,16 +139,24 @@ class Children:
             time.sleep(SERVER_TICK_S if self._server.awaited else TICK_S)
 
     def reap(self) -> list[Ended]:
-        """Reap the children that have ended: they are marked dead and released."""
+        """Reap the children that have ended: they are marked dead and released.
+
+        In lock-step a learner that has failed is not marked dead yet. The caller does it, once no
+        other one can run on without it and overwrite the turn that all have saved.
+        """
         ended = []
         for child in self.with_process():
             if not child.running:
-                child.mark_dead()
+                waits = self._in_lock_step and child.role == "learner"
+                if not waits:
+                    child.mark_dead()  # before files are read for the failure: a disk may be slow
                 failure = self._memory_kills.explain(child.failure(), time.monotonic())
                 if child.hung and child.row["done"]:
                     failure = None  # its work was done: it has only hung at its exit
                 if failure is None and not child.row["done"]:
                     failure = ChildFailure(child.title, "left before the run was over")
+                if waits and failure is None:
+                    child.mark_dead()
                 child.release()
                 ended.append(Ended(child, failure))
                 self._orphans_due_s = 0.0
@@ -157,8 +166,8 @@ class Children:
         """Start the children that are due; returns those that could not be started.
 
         Starts none while the fork server still loads. Stops early if `postpone` says that another
-        event has
-        to be handled first.
+        event has to be handled first, and in lock-step after a learner that could not be started:
+        the first ones would train without it meanwhile.
         """
         due = [child for child in self.all if child.due_s is not None and now_s >= child.due_s]
         try:
@@ -177,6 +186,8 @@ class Children:
                 break
             except (OSError, EOFError) as error:
                 failed.append(_not_started(child, error))
+                if self._in_lock_step and child.role == "learner":
+                    break
         return failed
 
     def look_for_orphans(self, now_s: float) -> None:

@@ -15,6 +15,7 @@ from galamp.memory.learner_state import StateSlots, newest_common_turn
 from galamp.supervision.child import UNKILLABLE_S, Child
 from galamp.supervision.child_failure import ChildFailure
 from galamp.supervision.children import Children
+from galamp.supervision.launching import AwakeTimeout
 
 
 class Rollback:
@@ -24,12 +25,13 @@ class Rollback:
         self.cause: ChildFailure | None = None
         """The failure that caused the current or the last rollback."""
         self._children, self._states = children, states
-        self._under_way, self._delay_s, self._since_s = False, 0.0, 0.0
+        self._under_way, self._delay_s = False, 0.0
+        self._timeout = AwakeTimeout(UNKILLABLE_S)
 
     def start(self, cause: ChildFailure, delay_s: float) -> None:
         """Kill all learners; they restart after `delay_s`."""
         self.cause, self._under_way, self._delay_s = cause, True, delay_s
-        self._since_s = time.monotonic()
+        self._timeout = AwakeTimeout(UNKILLABLE_S)
         for child in self._children.learners:
             child.due_s = None
             child.kill()
@@ -43,10 +45,13 @@ class Rollback:
         """Whether all learners have ended."""
         return self._under_way and not any(child.has_process for child in self._children.learners)
 
-    @property
     def overdue(self) -> bool:
-        """Whether a learner cannot be ended, so that the rollback fails."""
-        return self._under_way and time.monotonic() - self._since_s > UNKILLABLE_S
+        """Return whether a learner cannot be ended, so that the rollback fails.
+
+        To be called several times a second: while this process is stopped, as by Ctrl-Z, the time
+        does not count, since it could not see that they have ended.
+        """
+        return self._under_way and self._timeout.expired()
 
     def finish(self) -> int | None:
         """Return to the newest turn that all have saved; returns it, or None if there is none."""

@@ -43,6 +43,8 @@ class Signals:
         """With `detach`, SIGHUP is only reported: the run continues without its terminal."""
         self._detach = detach
         self._noted: list[int] = []
+        self._is_asked = False
+        """Whether a signal has been recorded, received by now or not."""
         self._hung_up = self._raises = False
         self._abandon: Callable[[], object] | None = None
         self._handlers: dict[int, Callable[..., object] | int] = {}
@@ -81,6 +83,14 @@ class Signals:
         hung_up, self._hung_up = self._hung_up, False
         return hung_up
 
+    def ask_to_stop(self) -> None:
+        """Record a SIGINT, as if it had come, unless a signal was recorded before.
+
+        So a key that asks to save and stop is never the second signal, which ends a run unsaved.
+        """
+        if not self._is_asked:
+            self._note(signal.SIGINT, None)
+
     @contextmanager
     def raising(self) -> Iterator[None]:
         """Context in which a signal raises `StoppedBySignal`: there is nothing to save yet."""
@@ -100,6 +110,7 @@ class Signals:
             return
         if self._raises:
             raise StoppedBySignal(128 + number)
+        self._is_asked = True
         self._noted.append(number)
         if self._abandon is not None:
             try:

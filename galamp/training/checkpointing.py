@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from galamp.storage.checkpoint import (
     MeanState,
 )
 from galamp.storage.links import BEST, LATEST
+from galamp.supervision.launching import AwakeTimeout
 from galamp.supervision.layout import RunLayout
 from galamp.telemetry.recorder import SESSIONS, STEPS_ELSEWHERE
 from galamp.telemetry.snapshot import EPISODES_IN_MEAN
@@ -124,7 +126,13 @@ class Saver:
         return self._requested is not None or (self._writer is not None and self._writer.is_alive())
 
     def point_best(self, path: Path) -> None:
-        """Point `best` to a checkpoint that is `protected`: an evaluation has found it the best."""
+        """Point `best` to a checkpoint that is `protected`: an evaluation has found it the best.
+
+        One that is gone all the same, as by a user's hand, leaves the link where it is.
+        """
+        if not os.path.isdir(self._folder / path.name):
+            self._log_event(f"{self._folder / BEST} not moved: {path.name} is gone")
+            return
         self._point(BEST, path)
         self._best_path = path
 
@@ -182,17 +190,18 @@ class Saver:
     def finish(
         self, progress: dict[str, Any], deadline_s: float, give_up: Callable[[], bool]
     ) -> None:
-        """Write every learner's newest state now, of whichever turn; takes at most `deadline_s`.
+        """Write every learner's newest state now, of whichever turn; waits at most `deadline_s`.
 
-        It is gathered even if the disk has not taken the checkpoint before it by then.
+        Time in which this process is stopped does not count. The state is gathered even if the disk
+        has not taken the checkpoint before it by then.
         """
         self._requested = None
         ended_s = time.monotonic()
         self._nodes.follow(ended_s)
         # Only this thread checks whether the run folder was moved or removed.
         self._where(self._folder)
-        until_s = time.monotonic() + deadline_s
-        self._wait(until_s, give_up)
+        timeout = AwakeTimeout(deadline_s)
+        self._wait(timeout, give_up)
         found = [states.restore() for states in self._run_layout.states]
         if (
             self._is_mixed(found)
@@ -223,8 +232,9 @@ class Saver:
         mean = self._mean(states, ended_s, ends=True)
         if not self._write_aside(self.last, mean):
             self._write(self.last, mean)  # in this thread: nothing waits for it any more
-        self._wait(until_s, give_up)
+        self._wait(timeout, give_up)
         if self.busy:
+            self._is_over = True
             self._log_event("the last checkpoint was not written in time; an earlier one is whole")
 
     def _counted(self, rank: int) -> dict[str, int]:
@@ -237,10 +247,10 @@ class Saver:
         turns = {f[1].round for f in found if f is not None}
         return self._run_layout.plan.config.gossip.exchanges_in_lock_step and len(turns) > 1
 
-    def _wait(self, until_s: float, give_up: Callable[[], bool]) -> None:
-        """Wait for the writer thread until the deadline, or until `give_up` says so."""
+    def _wait(self, timeout: AwakeTimeout, give_up: Callable[[], bool]) -> None:
+        """Wait for the writer thread until the timeout, or until `give_up` says so."""
         while self._writer is not None and self._writer.is_alive():
-            if time.monotonic() > until_s or give_up():
+            if timeout.expired() or give_up():
                 return
             self._writer.join(0.05)
 
@@ -307,8 +317,7 @@ class Saver:
         self.written += 1
         self._point(LATEST, path)
         self._point_best_by_training(checkpoint, path)
-        kept = {path, self._best_path, self.protected}
-        checkpoints.prune(self._folder, self._keep, {each for each in kept if each is not None})
+        checkpoints.prune(self._folder, self._keep, {path} | self._spared())
         progress = checkpoint.progress
         self.newest = Written(path, progress["agent_steps"], progress.get("wall_s", 0.0))
 
@@ -338,10 +347,14 @@ class Saver:
         except CheckpointNotWritten as error:
             if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            protect = {self._best_path} if self._best_path else set()
             self._remove_dead()
-            checkpoints.prune(self._folder, MIN_KEPT, protect)
+            checkpoints.prune(self._folder, MIN_KEPT, self._spared())
             return checkpoints.save(self._folder, checkpoint)
+
+    def _spared(self) -> set[Path]:
+        """Return the checkpoints that stay whatever their age, by where the folder is now."""
+        known = (self._best_path, self.protected)
+        return {self._folder / each.name for each in known if each is not None}
 
 
 def full_score(checkpoint: Checkpoint) -> float | None:

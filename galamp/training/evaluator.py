@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from galamp.core.errors import UserError
 from galamp.core.processes.probe_process import Answer, Probing
 from galamp.storage.eval_log import Evaluation, EvaluationLog, best_of
 from galamp.supervision.layout import RunLayout
@@ -144,8 +145,9 @@ class Evaluator:
             )
         try:
             process = Probing(PROGRAM, self._request(written.path), timeout_s=TIMEOUT_S)
-        except OSError as error:
-            self._failed(written, f"could not be started: {error.strerror}", external=True)
+        except (OSError, UserError) as error:  # the latter where it gets no file in memory
+            why = error.strerror if isinstance(error, OSError) else error
+            self._failed(written, f"could not be started: {why}", external=True)
             return
         self._playing = Playing(process, written, skipped, time.monotonic())
 

@@ -51,10 +51,14 @@ class Restarts:
         for child, failure, line in self._one_by_one(self._children.reap()):
             if failure is None or self._stopping():  # for the failure of another one, maybe
                 self._set_state(child, WorkerState.FAILED if failure else WorkerState.DONE)
+                if failure is not None:
+                    self._end_peers(child)
             elif self._rollback.covers(child):
                 self._set_state(child, WorkerState.STARTING)
             else:
                 self._handle_failure(child, failure, line)
+            if failure is not None and self._all_wait_for(child):
+                child.mark_dead()
         self._children.look_for_orphans(time.monotonic())
 
     def give_up_unkillable(self) -> None:
@@ -74,6 +78,8 @@ class Restarts:
                     self._fail(failure)
                 else:
                     self._give_up(child, failure, "given up")
+            if not is_done:
+                self._end_peers(child)
             child.give_up()
 
     def start_due(self, postpone: Callable[[], bool]) -> None:
@@ -89,7 +95,7 @@ class Restarts:
         if (
             self._stopping()
             or cause is None
-            or not (self._rollback.ready or self._rollback.overdue)
+            or not (self._rollback.ready or self._rollback.overdue())
         ):
             return
         turn = self._rollback.finish() if self._rollback.ready else None
@@ -162,6 +168,7 @@ class Restarts:
 
     def _give_up(self, child: Child, failure: ChildFailure, what: str) -> None:
         """Continue without a child; stop a learner without simulators, a run without learners."""
+        self._end_peers(child)
         child.give_up()
         self._recorder.losses.given_up.append(child.title)
         self._log_given_up(child, failure, what)
@@ -169,12 +176,25 @@ class Restarts:
             return
         learner = self._children.learners[child.rank]
         if not any(map(self._goes_on, self._children.simulators_of(child.rank))):
+            self._end_peers(learner)
             learner.give_up()
         if learner.given_up:
             self._saver.exclude(child.rank)
         left = any(map(self._goes_on, self._children.learners))
         if not left or (self._in_lock_step and learner.given_up):
             self._fail(failure)
+
+    def _all_wait_for(self, child: Child) -> bool:
+        """Return whether all learners wait for this child: in lock-step, for a learner."""
+        return self._in_lock_step and child.role == "learner"
+
+    def _end_peers(self, child: Child) -> None:
+        """Before a learner is marked dead without a rollback: let no other one save any more.
+
+        In lock-step the others would train without it, and overwrite the turn that all have saved.
+        """
+        if self._all_wait_for(child):
+            self._run_layout.control.quit = True
 
     def _log_given_up(self, child: Child, failure: ChildFailure, what: str) -> None:
         self._recorder.log_event(

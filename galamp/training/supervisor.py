@@ -22,6 +22,7 @@ from galamp.core.processes.reaper import adopt_orphans, adopts_orphans
 from galamp.core.processes.tracing import permit_tracing
 from galamp.supervision.child_failure import ChildFailure
 from galamp.supervision.children import Children
+from galamp.supervision.launching import AwakeTimeout
 from galamp.supervision.layout import RunLayout
 from galamp.supervision.signals import Signals
 from galamp.telemetry.display.dashboard import Display
@@ -78,7 +79,7 @@ class Supervisor:
         control_server.tracing.configure(self._processes, self._permit_tracing)
         self._restarts = Restarts(
             run_layout, self.children, recorder, saver,
-            fail=self._fail, stopping=lambda: self._stopping_since_s is not None,
+            fail=self._fail, stopping=lambda: self._stopping is not None,
         )  # fmt: skip
         self._in_lock_step = run_layout.plan.config.gossip.exchanges_in_lock_step
         self._report = run_layout.plan.config.report
@@ -86,7 +87,8 @@ class Supervisor:
         self._reason: StopReason | None = None
         self._stopped_by: int | None = None
         self._scale_to: int | None = None
-        self._stopping_since_s: float | None = None
+        self._stopping: AwakeTimeout | None = None
+        """Longest duration of a stop, since it has begun; None before."""
         self._is_immediate = False
         self._tick_s = self._next_display_s = self._next_log_s = time.monotonic()
         self._next_save_s = self._tick_s + self._report.checkpoint_every_s
@@ -97,7 +99,7 @@ class Supervisor:
         try:
             self._start()
             self._take_signals()
-            while not self._is_immediate and self.children.learning and not self._overdue:
+            while not self._is_immediate and self.children.learning and not self._overdue():
                 self.children.wait()
                 self._take_signals()
                 self._handle_requests()
@@ -108,7 +110,7 @@ class Supervisor:
                 self._enforce_stop_timeouts()
                 self._save()
                 self._refresh_display()
-                if self._evaluator is not None and self._stopping_since_s is None:
+                if self._evaluator is not None and self._stopping is None:
                     self._evaluator.tick()
                 self.display.poll()
                 for callback in self._callbacks:
@@ -185,7 +187,7 @@ class Supervisor:
     def _check(self) -> None:
         now_s = time.monotonic()
         passed_s, self._tick_s = now_s - self._tick_s, now_s
-        if self._stopping_since_s is None:
+        if self._stopping is None:
             self.children.check(passed_s)
         self._check_folder()
         board = self.run_layout.board
@@ -197,9 +199,10 @@ class Supervisor:
         """End the run for its first failure; later failures follow from it."""
         if self._failure is None and self._stopped_by is None and self._scale_to is None:
             self._failure = failure
-            self._log_failure(failure)
-            self._stop()
+            # First: a disk may be slow, and in lock-step the others must not go on without it.
             self.run_layout.control.quit = True
+            self._stop()
+            self._log_failure(failure)
 
     def _log_failure(self, failure: ChildFailure) -> None:
         self.recorder.log_event(
@@ -221,27 +224,34 @@ class Supervisor:
             self.run_layout.control.quit = True
 
     def _stop(self) -> None:
-        """Ask the learners to end after their current turn; in lock-step all after the same."""
-        if self._stopping_since_s is None:
-            self._stopping_since_s = time.monotonic()
+        """Ask the learners to end after their current turn; in lock-step all after the same.
+
+        In lock-step, while some are still to be started, there is none: those that run leave
+        without saving, and the turn that all have saved stays.
+        """
+        if self._stopping is None:
+            self._stopping = AwakeTimeout(STOP_TIMEOUT_S + EXIT_GRACE_S)
             self.recorder.status = "stopping"
+            if self._in_lock_step and any(c.due_s is not None for c in self.children.learners):
+                self.run_layout.control.quit = True
             self.children.cancel_all()
             self.run_layout.control.stop_turn = (
                 common_turn(self.run_layout) if self._in_lock_step else 0
             )
 
-    @property
     def _overdue(self) -> bool:
-        """Whether a stop has taken too long: a process ignores SIGKILL, and is not waited for."""
-        since_s = self._stopping_since_s
-        return since_s is not None and time.monotonic() - since_s > STOP_TIMEOUT_S + EXIT_GRACE_S
+        """Return whether a stop takes too long: a process ignores SIGKILL, and is not waited for.
+
+        Called in every iteration: time in which this process is stopped itself does not count.
+        """
+        return self._stopping is not None and self._stopping.expired()
 
     def _enforce_stop_timeouts(self) -> None:
         """After a stop, interrupt learners and then kill children as their grace periods end."""
-        if self._stopping_since_s is None:
+        if self._stopping is None:
             return
         wake_server()  # a stopped server would report no end
-        passed_s = time.monotonic() - self._stopping_since_s
+        passed_s = self._stopping.waited_s
         if passed_s > ITERATION_GRACE_S:
             self.run_layout.control.quit = True
         if passed_s > STOP_TIMEOUT_S:
@@ -250,7 +260,7 @@ class Supervisor:
     def _save(self) -> None:
         self.saver.poll(self.recorder.progress)
         now_s = time.monotonic()
-        if now_s >= self._next_save_s and self._stopping_since_s is None:
+        if now_s >= self._next_save_s and self._stopping is None:
             self.saver.request()
             self._next_save_s = now_s + self._report.checkpoint_every_s
 

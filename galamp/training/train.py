@@ -110,7 +110,7 @@ def _train(
         _announce_changes(resume_point, resolved.plan, screen or sys.stderr)
     try:
         with (
-            make_display(report.quiet, screen or sys.stderr, stops=True) as display,
+            make_display(report.quiet, screen or sys.stderr, stop=signals.ask_to_stop) as display,
             ControlServer(folder.path, warn) as control_server,
         ):
             session = Session(

@@ -17,6 +17,7 @@ from galamp.core.errors import UserError
 from galamp.core.machine.memory import (
     UNLIMITED_BYTES,
     anonymous_file,
+    anonymous_files,
     available_bytes,
     control_groups,
     out_of_memory_kills,
@@ -390,6 +391,25 @@ def test_it_is_made_by_any_kernel(
     monkeypatch.setattr(os, "memfd_create", kernel(knows=knows, demands=demands))
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     assert anonymous_file("test") == (flags | 8 if knows else flags)
+
+
+def test_of_several_all_are_made_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has no more descriptors would have fewer still with each try."""
+    create, made = os.memfd_create, list[int]()
+
+    def refuse(name: str, flags: int) -> int:
+        if name == "second":
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.append(create(name))
+        return made[-1]
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with pytest.raises(UserError, match="Too many open files"):
+        anonymous_files("first", "second")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(*made)
+    for file in anonymous_files("first", "third"):
+        os.close(file)
 
 
 def test_other_refusals_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

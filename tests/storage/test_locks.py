@@ -367,7 +367,7 @@ def test_a_run_without_a_folder_ends_and_says_so_once(stopped_by: int | None) ->
         ),
         "run_layout": SimpleNamespace(control=control),
         "children": SimpleNamespace(cancel_all=lambda: None),
-        "_failure": None, "_stopping_since_s": None, "_in_lock_step": False,
+        "_failure": None, "_stopping": None, "_in_lock_step": False,
         "_stopped_by": stopped_by,
     }  # fmt: skip
     supervisor._check_folder()

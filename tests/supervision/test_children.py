@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,17 +18,23 @@ from galamp.supervision.child import KILL_TIMEOUT_S, UNKILLABLE_S, Child
 from galamp.supervision.child_failure import ChildFailure, failure_of
 from galamp.supervision.children import (
     SERVER_END_TIMEOUT_S,
+    TICK_S,
     Children,
     Ended,
     _not_started,
     failure_lines,
 )
-from galamp.supervision.launching import Readiness, is_over
+from galamp.supervision.launching import AwakeTimeout, Readiness, is_over
 from galamp.supervision.memory_kills import RECENT_S, MemoryKills
 from galamp.supervision.progress_monitor import MAX_TICK_S, ProgressMonitor
 from galamp.supervision.restart_policy import Failure, RestartPolicy
 from galamp.supervision.rollback import Rollback
-from galamp.training.supervisor import EXIT_GRACE_S, STOP_TIMEOUT_S, Supervisor
+from galamp.training.supervisor import (
+    EXIT_GRACE_S,
+    ITERATION_GRACE_S,
+    STOP_TIMEOUT_S,
+    Supervisor,
+)
 from galamp.workers.child import ChildSpec
 from tests.support.engine import wait_for
 
@@ -403,20 +409,62 @@ def test_every_start_of_a_run_knows_that_the_server_has_loaded() -> None:
     assert Children(run_layout)._server is Children(run_layout)._server
 
 
-def test_a_stop_does_not_wait_for_who_cannot_be_ended() -> None:
+@pytest.fixture
+def awake(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of timeouts that count only while the supervisor runs."""
+    awake = Clock()
+    monkeypatch.setattr("galamp.supervision.launching.time", awake)
+    return awake
+
+
+def last_until(awake: Clock, seconds: float, is_over: Callable[[], bool]) -> bool:
+    """Whether something is over after so many seconds of ticks, and after a long pause before."""
+    awake.now_s += 3600.0
+    assert not is_over(), "a pause of the supervisor itself is no delay of anybody"
+    for _ in range(round(seconds / TICK_S)):
+        awake.now_s += TICK_S
+        if is_over():
+            return True
+    return False
+
+
+def test_a_stop_does_not_wait_for_who_cannot_be_ended(awake: Clock) -> None:
     supervisor = object.__new__(Supervisor)
-    supervisor._stopping_since_s = None
-    assert not supervisor._overdue
-    supervisor._stopping_since_s = time.monotonic() - STOP_TIMEOUT_S
-    assert not supervisor._overdue
-    supervisor._stopping_since_s -= EXIT_GRACE_S + 0.1
-    assert supervisor._overdue
+    supervisor._stopping = None
+    assert not supervisor._overdue()
+    supervisor._stopping = AwakeTimeout(STOP_TIMEOUT_S + EXIT_GRACE_S)
+    assert not last_until(awake, STOP_TIMEOUT_S, supervisor._overdue)
+    assert last_until(awake, EXIT_GRACE_S, supervisor._overdue)
 
 
-def test_in_lock_step_nobody_waits_for_ever_for_all_to_come_back(children: Children) -> None:
+def test_a_pause_while_a_run_stops_kills_nobody(
+    awake: Clock, children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by Ctrl-Z: learners are stopped then, too, and have not saved yet."""
+    monkeypatch.setattr("galamp.training.supervisor.wake_server", lambda: None)
+    killed: list[bool] = []
+    setattr(children, "kill", lambda: killed.append(True))  # noqa: B010
+    supervisor, control = object.__new__(Supervisor), SimpleNamespace(quit=False)
+    supervisor.children = children
+    supervisor.run_layout = cast(Any, SimpleNamespace(control=control))
+    supervisor._stopping = AwakeTimeout(STOP_TIMEOUT_S + EXIT_GRACE_S)
+
+    def is_killed() -> bool:
+        supervisor._overdue()
+        supervisor._enforce_stop_timeouts()
+        return bool(killed)
+
+    assert not last_until(awake, ITERATION_GRACE_S - 1.0, is_killed)
+    assert not control.quit
+    assert last_until(awake, STOP_TIMEOUT_S, is_killed)
+    assert control.quit
+
+
+def test_in_lock_step_nobody_waits_for_ever_for_all_to_come_back(
+    children: Children, awake: Clock
+) -> None:
     rollback = Rollback(children, [])
     rollback.start(ChildFailure("learner 0", "was ended by SIGKILL"), 0.0)
     assert not rollback.ready
-    assert not rollback.overdue
-    rollback._since_s -= UNKILLABLE_S
-    assert rollback.overdue
+    assert not last_until(awake, UNKILLABLE_S - 1.0, rollback.overdue)
+    assert last_until(awake, 2.0, rollback.overdue)

@@ -80,8 +80,9 @@ class Scene:
         resources = SimpleNamespace(max_restarts=10)
         gossip = SimpleNamespace(exchanges_in_lock_step=lock_step)
         plan = SimpleNamespace(config=SimpleNamespace(resources=resources, gossip=gossip))
+        self.control = SimpleNamespace(quit=False)
         self.restarts = Restarts(
-            cast(Any, SimpleNamespace(plan=plan, states=[], board=None)),
+            cast(Any, SimpleNamespace(plan=plan, states=[], board=None, control=self.control)),
             cast(Children, children),
             cast(Any, SimpleNamespace(
                 learners=self.rows, losses=self.losses,

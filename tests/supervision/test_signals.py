@@ -54,6 +54,26 @@ def test_a_handler_of_a_program_in_c_comes_back(
         signal.raise_signal(signal.SIGINT)
 
 
+def test_who_asks_to_stop_again_gives_no_second_signal() -> None:
+    """The second one ends a run without saving; `q` on the dashboard asks to save."""
+    with Signals(detach=True) as taken:
+        taken.ask_to_stop()
+        taken.ask_to_stop()
+        assert (taken.receive(), taken.receive()) == (signal.SIGINT, None)
+        taken.ask_to_stop()
+        assert not taken.pending
+        signal.raise_signal(signal.SIGTERM)
+        assert taken.receive() == signal.SIGTERM
+    with Signals(detach=True) as taken:
+        signal.raise_signal(signal.SIGTERM)
+        taken.ask_to_stop()
+        assert (taken.receive(), taken.receive()) == (signal.SIGTERM, None)
+    with Signals(detach=True) as taken:
+        signal.raise_signal(signal.SIGHUP)
+        taken.ask_to_stop()
+        assert taken.receive() == signal.SIGINT, "a run goes on without its terminal"
+
+
 def test_a_handler_in_python_comes_back(number: int) -> None:
     def handler(number: int, frame: object) -> None:
         seen.append(number)

@@ -6,8 +6,10 @@ import doctest
 import inspect
 import json
 import math
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +291,45 @@ def test_what_a_users_code_prints_is_not_taken_for_the_runs_words(
     assert process.wait(DEADLINE_S)
     assert process.folder() == Path("r")
     assert process.summary()["status"] == "finished"
+
+
+TOLD = ('{"run_dir": "r"}', '{"run_dir": "r", "status": "finished"}')
+"""What a run says."""
+
+
+def test_of_a_run_whose_result_was_taken_no_file_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may take it just before: the numbers of its files belong to others then."""
+    monkeypatch.setattr("galamp.cli.python.process._START", f"print({chr(10).join(TOLD)!r})")
+    process = RunProcess(["run"])
+    assert process.wait(DEADLINE_S)
+    summary = process.summary()
+    process.close()
+    others = [os.pipe() for _ in range(3)]
+    process.ask_to_end()
+    assert process.folder() == Path("r")
+    assert process.summary() == summary
+    process.close()
+    for reads, writes in others:
+        os.close(writes)
+        assert os.read(reads, 1) == b""
+        os.close(reads)
+
+
+def test_two_threads_may_take_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("galamp.cli.python.process._START", f"print({chr(10).join(TOLD)!r})")
+    summary_of, run = RunProcess.summary, galamp.Run(**SMALL)
+    taken: list[object] = []
+
+    def late(process: RunProcess) -> dict[str, Any]:
+        monkeypatch.setattr(RunProcess, "summary", summary_of)
+        other = threading.Thread(target=lambda: taken.append(run.result))
+        other.start()
+        other.join(DEADLINE_S)
+        return process.summary()
+
+    monkeypatch.setattr(RunProcess, "summary", late)
+    monkeypatch.setattr("galamp.cli.python.run.result_of", lambda summary, *_: summary)
+    assert run.start().wait(DEADLINE_S) == taken[0] == json.loads(TOLD[1])
 
 
 def test_a_snapshot_of_a_run_that_has_not_begun_is_waited_for_no_longer_than_asked(

@@ -257,6 +257,22 @@ def test_keys_are_read_and_the_modes_are_put_back() -> None:
     os.close(ours)
 
 
+def test_a_run_is_asked_to_save_and_stop_and_sent_no_signal() -> None:
+    """A signal may be under way already, and a second one ends a run unsaved."""
+    ours, theirs = pty.openpty()
+    with open(theirs, "r+b", buffering=0, closefd=False) as keys:
+        file = open(theirs, "w", encoding="utf-8")  # noqa: SIM115
+        console = Console(file=file, force_terminal=True, width=80, height=24)
+        asked: list[str] = []
+        keyboard = Keyboard(io.TextIOWrapper(keys))
+        with file, Dashboard(console, keyboard, stop=lambda: asked.append("stop")) as display:
+            display.update(busy(2))
+            os.write(ours, b"qy")
+            wait_for(lambda: display.poll() or asked, "the answer")
+    assert asked == ["stop"]
+    os.close(ours)
+
+
 def test_a_process_that_ends_at_once_gives_the_terminal_back() -> None:
     ours, theirs = pty.openpty()
     before = termios.tcgetattr(theirs)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +160,26 @@ def test_what_the_disk_does_not_take_in_time_is_gathered_all_the_same(tmp_path: 
     assert told == ["no last checkpoint: the disk has not taken the one before it yet"]
 
 
+def test_a_pause_of_the_run_takes_no_time_from_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by Ctrl-Z: the thread that writes is stopped, too."""
+    told: list[str] = []
+    saver, held, monotonic = of_a_run(tmp_path, told), threading.Event(), time.monotonic
+    saver._writer = threading.Thread(target=held.wait, daemon=True)
+    saver._writer.start()
+    polls = iter(range(10_000))
+
+    def go_on() -> bool:
+        if next(polls):
+            held.set()
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 3600.0)
+        return False
+
+    saver.finish({}, 10.0, go_on)
+    assert (saver.written, told) == (1, [])
+
+
 def test_a_checkpoint_that_the_disk_takes_after_the_end_moves_no_link(tmp_path: Path) -> None:
     """The next start may have written newer ones by then."""
     saver, held = of_a_run(tmp_path, []), threading.Event()
@@ -173,6 +195,29 @@ def test_a_checkpoint_that_the_disk_takes_after_the_end_moves_no_link(tmp_path: 
     saver._writer.join()
     assert len(whole(tmp_path / "checkpoints")) == 2
     assert checkpoints.linked(tmp_path / "checkpoints", "latest") == newer
+
+
+def test_a_last_checkpoint_that_is_late_moves_no_link_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    saver, held, save = of_a_run(tmp_path, told), threading.Event(), checkpoints.save
+
+    def late(folder: Path, content: Checkpoint) -> Path:
+        held.wait()
+        return save(folder, content)
+
+    monkeypatch.setattr(checkpoints, "save", late)
+    saver.finish({}, 0.1, lambda: False)
+    assert told == ["the last checkpoint was not written in time; an earlier one is whole"]
+    newer = save(tmp_path / "checkpoints", made(200))
+    checkpoints.point(tmp_path / "checkpoints", "latest", newer)
+    held.set()
+    assert saver._writer is not None
+    saver._writer.join()
+    assert len(whole(tmp_path / "checkpoints")) == 2
+    assert checkpoints.linked(tmp_path / "checkpoints", "latest") == newer
+    assert saver.newest is None
 
 
 def test_chaos_looks_again_where_no_thread_could_start(
@@ -232,3 +277,47 @@ def test_best_is_chosen_by_evaluations_where_there_are_any(
     write(6)
     assert checkpoints.linked(saver._folder, "best") == second
     assert not first.is_dir()
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_full_disk_takes_no_checkpoint_that_is_evaluated(
+    moved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it after the run folder was moved, whose old path `protected` has."""
+    save = checkpoints.save
+
+    def on_a_small_disk(folder: Path, content: Checkpoint) -> Path:
+        if len(whole(folder)) >= 4:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise CheckpointNotWritten("no space left on device") from full
+        return save(folder, content)
+
+    run = tmp_path / "run"
+    run.mkdir()
+    saver = of_a_run(run, [])
+    saver._by_evaluation, saver._keep = True, 9
+    saver.protected = checkpoints.save(run / "checkpoints", made(1))
+    if moved:
+        run = run.rename(tmp_path / "moved")
+        saver._where = lambda path: run / "checkpoints"
+    monkeypatch.setattr(checkpoints, "save", on_a_small_disk)
+    for steps in range(2, 7):
+        saver._write(replace(made(steps), progress={"agent_steps": steps}))
+    assert saver.written == 5
+    saver.point_best(saver.protected)
+    found = checkpoints.linked(run / "checkpoints", "best")
+    assert found is not None
+    assert found.name == saver.protected.name
+
+
+def test_best_is_never_a_checkpoint_that_is_gone(tmp_path: Path) -> None:
+    told: list[str] = []
+    saver = of_a_run(tmp_path, told)
+    folder = tmp_path / "checkpoints"
+    first, second = (checkpoints.save(folder, made(steps)) for steps in (1, 2))
+    saver.point_best(first)
+    shutil.rmtree(second)
+    saver.point_best(second)
+    assert checkpoints.linked(folder, "best") == first
+    assert saver._best_path == first
+    assert told == [f"{folder / 'best'} not moved: {second.name} is gone"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -230,6 +231,35 @@ def test_one_that_is_killed_is_started_anew_until_it_is_given_up(
     assert len(of.started) == 3
     assert "ended without a result (killed by SIGKILL)" in of.told[0]
     assert of.told[-1].endswith("given up, too often; training goes on without")
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (UserError("shared memory cannot be created"), "shared memory cannot be created"),
+        (OSError(errno.EAGAIN, "Resource temporarily unavailable"), "Resource temporarily"),
+    ],
+)
+def test_one_that_cannot_be_started_is_tried_again(
+    error: Exception, why: str, tmp_path: Path, processes: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """For want of a descriptor, say: the run goes on."""
+    start = evaluator.Probing
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(evaluator, "Probing", refuse)
+    of = world(tmp_path, processes)
+    of.save(100)
+    of.evaluator.tick()
+    assert (of.evaluator.is_playing, of.saver.protected) == (False, None)
+    assert f"could not be started: {why}" in of.told[0]
+    monkeypatch.setattr(evaluator, "Probing", start)
+    of.tick().score(3.0)
+    of.tick()
+    assert [line.agent_steps for line in read(tmp_path)] == [100]
 
 
 def test_no_finite_mean_and_no_time_left(tmp_path: Path, processes: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
     RunProcess --Popen--> child.main: galamp run
     anonymous files <--standard output and error
 
-Runs in a user's program, without threads: files, unlike pipes, need no reader. Every wait has a
-deadline.
+Runs in a user's program, without threads of its own: files, unlike pipes, need no reader. Any
+threads of the program may use it. Every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from galamp.core.errors import (
     UserError,
 )
 from galamp.core.isolation import path_for_children
-from galamp.core.machine.memory import anonymous_file
+from galamp.core.machine.memory import anonymous_files
 
 POLL_S = 0.05
 FOLDER_TIMEOUT_S = 300.0
@@ -63,9 +64,14 @@ class RunProcess:
         Raises:
             OSError: no process can be started.
         """
-        self._said, self._complained = map(anonymous_file, ("galamp-output", "galamp-errors"))
+        self._said, self._complained = anonymous_files("galamp-output", "galamp-errors")
         requests, self._request = os.pipe()
-        self.close = weakref.finalize(self, _close, self._said, self._complained, self._request)
+        files = self._said, self._complained, self._request
+        self._end_files = weakref.finalize(self, _close, *files)
+        self._lock = threading.Lock()
+        """Held while files are used, and while they are closed: their numbers are reused."""
+        self._known: list[dict[str, Any]] = []
+        """The lines that were read last."""
         request = {
             "path": path_for_children(),
             "words": ["galamp", *words],
@@ -113,8 +119,14 @@ class RunProcess:
 
     def ask_to_end(self) -> None:
         """Ask the run to end well; it saves first."""
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._request, b".")
+        with self._lock, contextlib.suppress(BrokenPipeError):
+            if self._end_files.alive:
+                os.write(self._request, b".")
+
+    def close(self) -> None:
+        """Close its files, once its summary was read; a second time does nothing."""
+        with self._lock:
+            self._end_files()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the end; return whether it has come in time."""
@@ -169,13 +181,21 @@ class RunProcess:
 
     def _lines(self) -> list[dict[str, Any]]:
         """Return the whole lines of JSON so far; others are what a user's code has printed."""
-        *whole, _ = _content(self._said).split(b"\n")
-        found: list[dict[str, Any]] = []
-        for line in whole:
-            if line.startswith(b"{"):
-                with contextlib.suppress(ValueError):
-                    found.append(json.loads(line))
-        return found
+        with self._lock:
+            if self._end_files.alive:
+                self._known = _objects(_content(self._said))
+            return self._known
+
+
+def _objects(content: bytes) -> list[dict[str, Any]]:
+    """Return the whole lines that are JSON objects."""
+    *whole, _ = content.split(b"\n")
+    found: list[dict[str, Any]] = []
+    for line in whole:
+        if line.startswith(b"{"):
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+    return found
 
 
 def _content(file: int) -> bytes:

@@ -192,6 +192,23 @@ def _table(path: Path) -> dict[str, int]:
     return {name: number for name, number in numbers.items() if number is not None}
 
 
+def anonymous_files(*names: str) -> list[int]:
+    """Return the descriptors of several `anonymous_file`s: of all, or of none.
+
+    Raises:
+        UserError: the system refuses one.
+    """
+    files: list[int] = []
+    try:
+        for name in names:
+            files.append(anonymous_file(name))
+    except UserError:
+        for file in files:
+            os.close(file)
+        raise
+    return files
+
+
 def anonymous_file(name: str) -> int:
     """Return the descriptor of a new file in memory, without a path (a memfd); it can be sealed.
 

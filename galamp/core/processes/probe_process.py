@@ -22,7 +22,7 @@ import weakref
 from typing import Any, NamedTuple
 
 from galamp.core.isolation import path_for_children
-from galamp.core.machine.memory import anonymous_file
+from galamp.core.machine.memory import anonymous_files
 from galamp.core.processes.exit_reports import signal_name
 
 POLL_S = 0.005
@@ -69,7 +69,7 @@ class Probing(subprocess.Popen[bytes]):
         """Start the probe: `main` of a module, with its request; it must answer in `timeout_s`."""
         self.timeout_s = timeout_s
         self._until_s, self._is_reaped = time.monotonic() + timeout_s, False
-        self._answer, self._errors = map(anonymous_file, ("galamp-answer", "galamp-errors"))
+        self._answer, self._errors = anonymous_files("galamp-answer", "galamp-errors")
         self._close = weakref.finalize(self, _close, self._answer, self._errors)
         whole = request | {
             "module": module,

@@ -15,7 +15,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Protocol, Self, TextIO, cast
 
 from rich.console import Console
@@ -59,11 +61,13 @@ class Display(Protocol):
         """Whether snapshots are to have the frame of a game."""
 
 
-def make_display(quiet: bool, stream: TextIO | None, *, stops: bool = False) -> Display:
+def make_display(
+    quiet: bool, stream: TextIO | None, *, stop: Callable[[], object] | None = None
+) -> Display:
     """Return the display for `stream`: a live screen on a terminal that can draw it, else lines.
 
     A process that starts in the background of its shell has lines, too. Keys are read from standard
-    input; `stops`: whether `q` stops the run.
+    input; `stop`: what `q` calls to stop the run, see `Dashboard`.
     """
     if quiet or stream is None:
         return Silent()
@@ -72,7 +76,7 @@ def make_display(quiet: bool, stream: TextIO | None, *, stops: bool = False) -> 
     draws = draws and safe.isatty() and in_foreground(safe.fileno())
     if draws and safe.encoding.lower().replace("-", "") == "utf8":
         console = Console(file=cast(TextIO, safe), force_terminal=True)
-        return Dashboard(console, Keyboard(sys.stdin), stops=stops, every_s=FRAME_EVERY_S)
+        return Dashboard(console, Keyboard(sys.stdin), stop=stop, every_s=FRAME_EVERY_S)
     return PlainLines(stream)
 
 
@@ -87,7 +91,7 @@ class Dashboard:
         console: Console,
         keyboard: Keyboard | None = None,
         *,
-        stops: bool = False,
+        stop: Callable[[], object] | None = None,
         every_s: float = 0.0,
     ) -> None:
         """Acquire `console`, and wrap the stream that it writes to.
@@ -95,7 +99,8 @@ class Dashboard:
         Args:
             console: of the terminal.
             keyboard: whose keys count.
-            stops: whether `q` stops the run, after a question; else it interrupts this process.
+            stop: called by `q`, after a question, to stop the run, maybe more than once; None: `q`
+                interrupts this process.
             every_s: least time between two frames in seconds, while nothing but numbers changes.
         """
         self._every_s, self._drawn_s, self._drawn_status = every_s, -math.inf, ""
@@ -105,9 +110,10 @@ class Dashboard:
         self._console, self._keyboard = console, keyboard or Keyboard(None)
         self._screen = Screen(console, self._stream)
         self._suspension = Suspension()
+        self._leave = stop or partial(signal.raise_signal, signal.SIGINT)
         self._snapshot: Snapshot | None = None
         self._viewing = Viewing(
-            keys=self._keyboard.usable, stops=stops, colour=not console.no_color
+            keys=self._keyboard.usable, stops=stop is not None, colour=not console.no_color
         )
 
     def __enter__(self) -> Self:
@@ -157,7 +163,7 @@ class Dashboard:
         self._viewing, leaves = pressed(self._viewing, key, self._snapshot)
         self._draw()
         if leaves:
-            signal.raise_signal(signal.SIGINT)
+            self._leave()
 
     def _draw(self) -> None:
         if self._snapshot is None or not self._stream.ready() or not self._may_draw():
