@@ -149,17 +149,32 @@ class GossipLog:
 
     def __init__(self, path: Path, warn: Warn, where: Where = as_named) -> None:
         self._file = AppendOnly(path, warn, where)
+        self._has_begun = False
+        """Whether a start of the run has been written."""
 
     @property
     def failed(self) -> int:
         """Number of pieces that the disk refused; their content has to be declared lost."""
         return self._file.failed
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the last entries were not written, since the start of the run is gone.
+
+        The file was removed, moved or emptied. It has to begin again with that start, and what
+        vectors there have been since is unknown.
+        """
+        return self._file.is_gone
+
     def append(self, entries: list[dict[str, Any]]) -> bool:
         """Add a line for each entry, all by one write; returns whether all were written."""
         if not entries:
             return True
-        return self._file.append("".join(map(_line, entries)).encode())
+        begins = entries[0]["kind"] == "start"
+        text = "".join(map(_line, entries))
+        done = self._file.append(text.encode(), goes_on=self._has_begun and not begins)
+        self._has_begun = self._has_begun or (begins and done)
+        return done
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -54,6 +54,8 @@ class AppendOnly:
         self._path, self._where = path, where
         self.failed = 0
         """Number of pieces that the disk refused."""
+        self.is_gone = False
+        """Whether the last piece was not written, since what it goes on from is gone."""
         self._warn = warn
 
     @property
@@ -61,11 +63,13 @@ class AppendOnly:
         """Where the file is now; None if it must not be written."""
         return self._where(self._path)
 
-    def append(self, piece: bytes, header: bytes = b"") -> bool:
+    def append(self, piece: bytes, header: bytes = b"", *, goes_on: bool = False) -> bool:
         """Append `piece`, which ends with a newline; returns whether it was written completely.
 
-        A file that is missing or empty begins with `header`, also where it was taken away since.
+        A file that is missing or empty begins with `header`, also where it was taken away since. A
+        piece that `goes_on` from earlier ones is not written to such a file; see `is_gone`.
         """
+        self.is_gone = False
         path = self.path
         if path is None:
             self.failed += 1
@@ -73,6 +77,9 @@ class AppendOnly:
         try:
             file = open_to_append(path)
             try:
+                if goes_on and _trim(file) == 0:
+                    self.is_gone = True
+                    return False
                 self._add(file, piece, header)
             finally:
                 os.close(file)

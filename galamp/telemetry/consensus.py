@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from galamp.gossip.consensus.certificate import Bounds, Certificate
 from galamp.gossip.consensus.distances import DistanceMeter, Measured
-from galamp.gossip.consensus.radius import radius_per_update
+from galamp.gossip.consensus.theoretical_radius import TheoreticalRadius
 from galamp.gossip.exchange import GRADIENTS, PARAMETERS, averages_gradients
 from galamp.gossip.topologies.base import Topology
 from galamp.gossip.transport.parameter_slots import ParameterSlots
@@ -160,7 +160,7 @@ class History:
         """
         self._mirrors = mirrors
         self._log, self._log_event = log, log_event
-        self._gap_reported = False
+        self._gap_reported = self._loss_reported = False
         ranks = range(topology.size)
         self._publication_rings = [PublicationRing(arrays, rank) for rank in ranks]
         self._pending = [deque[tuple[float, Publication]]() for _ in ranks]
@@ -171,6 +171,8 @@ class History:
         self._certificate = Certificate(topology.size)
         self._theory = TheoreticalRadius(topology) if with_radius else None
         self._lines: list[dict[str, Any]] = []
+        self._start: list[dict[str, Any]] = []
+        """The line of this start of the run."""
 
     def start(self, start: Start) -> None:
         """Record which start of the run this is, and the first distances between the learners.
@@ -179,7 +181,8 @@ class History:
         unknown vectors, which `rebase_unknown` locates, as those of the mirrors are.
         """
         self._certificate.start(np.array(start.distances), known=not start.adopted)
-        self._lines.append(start.as_dict())
+        self._start = [start.as_dict()]
+        self._lines += self._start
 
     @property
     def radius(self) -> float | None:
@@ -323,55 +326,20 @@ class History:
         """Write the lines, or keep them if the disk refuses; too many of them become a gap."""
         if self._log.append(self._lines):
             self._lines = []
+        elif self._log.is_gone:
+            self._begin_anew()
         elif len(self._lines) > MAX_LINES:
             self._lines = [line for line in self._lines if line["kind"] == "start"]
             self._certificate.reset()
 
-
-class TheoreticalRadius:
-    """Theoretical radius for the largest update so far, as root mean square over the learners.
-
-    It bounds the vectors as they are published.
-    """
-
-    def __init__(self, topology: Topology) -> None:
-        self._learners = topology.size
-        self._per_update = radius_per_update(topology)
-        self._rounds: dict[int, npt.NDArray[np.float64]] = {}
-        self._latest = [0] * topology.size
-        self._greatest = 0.0
-
-    @property
-    def radius(self) -> float | None:
-        """Radius for the updates so far; None where theory gives none, or before a whole round."""
-        if self._per_update is None or not self._greatest:
-            return None
-        return (self._per_update + 1.0) * self._greatest
-
-    def receive(self, publication: Publication) -> None:
-        """Add an update; a round counts once all learners have passed it."""
-        self._lengths(publication)[publication.learner] += publication.length
-        self._advance(publication)
-
-    def lose(self, publication: Publication) -> None:
-        """Add an update that is not fully known: it follows a gap or starts a new incarnation.
-
-        Its round does not count. An incarnation may start in a round that an earlier one had passed
-        already, as after a rollback in lock-step: repeated updates must not be added to the earlier
-        ones.
-        """
-        for round_, lengths in self._rounds.items():
-            if round_ > publication.round:
-                lengths[publication.learner] = 0.0
-        self._lengths(publication)[publication.learner] = np.nan
-        self._advance(publication)
-
-    def _lengths(self, publication: Publication) -> npt.NDArray[np.float64]:
-        return self._rounds.setdefault(publication.round, np.zeros(self._learners))
-
-    def _advance(self, publication: Publication) -> None:
-        self._latest[publication.learner] = publication.round
-        for past in [each for each in self._rounds if each < min(self._latest)]:
-            rms = float(np.sqrt(np.mean(self._rounds.pop(past) ** 2)))
-            if math.isfinite(rms):
-                self._greatest = max(self._greatest, rms)
+    def _begin_anew(self) -> None:
+        """Begin the file again, which somebody has taken away: all vectors so far are lost."""
+        if not self._loss_reported:
+            self._loss_reported = True
+            self._log_event(
+                "gossip.jsonl was removed, moved or emptied: it begins again, with a gap"
+            )
+        self._certificate.reset()
+        self._lines = list(self._start)
+        if self._log.append(self._lines):
+            self._lines = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from galamp.core.config import GossipConfig
 from galamp.gossip.consensus.certificate import EVICTED_AT_ONCE, Certificate
 from galamp.gossip.consensus.distances import DistanceMeter, distances_between
 from galamp.gossip.consensus.radius import mixing_matrix, radius_per_update
+from galamp.gossip.consensus.theoretical_radius import TheoreticalRadius
 from galamp.gossip.exchange import Exchange, exchange_specs
 from galamp.gossip.topologies import TOPOLOGIES, make_topology
 from galamp.gossip.topologies.base import Topology
@@ -31,7 +33,7 @@ from galamp.memory.control import ControlBlock
 from galamp.memory.status import StatusBoard
 from galamp.storage.gossip_log import GOSSIP, GossipLog, Start
 from galamp.telemetry import consensus
-from galamp.telemetry.consensus import History, TheoreticalRadius
+from galamp.telemetry.consensus import History
 from galamp.tools.audit.audit import audit
 from tests.support.engine import also
 from tests.support.literal import literal_bounds
@@ -237,6 +239,40 @@ def test_a_disk_that_refuses_leaves_at_most_a_gap(
     found = audit(tmp_path)
     assert found.passed
     assert found.certified >= 2
+
+
+@pytest.mark.parametrize("way", ["removed", "emptied", "moved"])
+def test_a_record_that_is_taken_away_begins_again_with_its_start(tmp_path: Path, way: str) -> None:
+    """What is mixed next was published before: it is lost, and located by measurement."""
+    world, record = World(make_topology("ring", 2), tmp_path, GossipConfig()), tmp_path / GOSSIP
+
+    def run_turns() -> None:
+        for _ in range(20):
+            world.act("turn", 0, 0, 1.0)
+            world.act("turn", 1, 1, 1.0)
+            world.history.follow()
+
+    run_turns()
+    for _ in range(2):
+        assert world.check()
+        if way == "emptied":
+            os.truncate(record, 0)
+        elif way == "removed":
+            record.unlink()
+        else:
+            record.rename(tmp_path / "elsewhere")
+        run_turns()
+        assert record.read_text().startswith('{"kind":"start"')
+        found = audit(tmp_path)
+        assert found.passed, found.faults
+        world.check()
+        run_turns()
+        assert world.check()
+        found = audit(tmp_path)
+        assert found.passed, found.faults
+        assert (found.starts, found.certified >= 1, found.lost >= 2) == (1, True, True)
+    (line,) = world.told
+    assert line.startswith("gossip.jsonl was removed, moved or emptied: it begins again")
 
 
 def test_a_lone_update_reaches_its_bound(tmp_path: Path) -> None:

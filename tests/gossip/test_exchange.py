@@ -26,6 +26,7 @@ from galamp.gossip import exchange as exchange_module
 from galamp.gossip import mixing
 from galamp.gossip.consensus.distances import CHUNK, TRIES, DistanceMeter, Measured
 from galamp.gossip.consensus.radius import radius_per_update
+from galamp.gossip.consensus.theoretical_radius import TheoreticalRadius
 from galamp.gossip.exchange import (
     GRADIENTS,
     SAMPLE_EVERY,
@@ -47,7 +48,7 @@ from galamp.memory.status import StatusBoard, StatusRow
 from galamp.storage.run_folder import RunFolder
 from galamp.supervision.layout import ModelSketch, RunLayout
 from galamp.supervision.plan import make_plan
-from galamp.telemetry.consensus import ConsensusMonitor, TheoreticalRadius
+from galamp.telemetry.consensus import ConsensusMonitor
 
 SIZE = 6
 """Parameters of a learner here; its optimiser holds as many."""

@@ -161,6 +161,22 @@ def test_a_full_disk_is_told_once_and_costs_only_lines(
     assert list(read_gossip(tmp_path / "g")) == [ENTRIES[0], ENTRIES[3]]
 
 
+def test_entries_go_on_from_a_start_or_are_not_written(tmp_path: Path) -> None:
+    """Alone they are no record; whoever writes them has to begin it again."""
+    path = tmp_path / "g"
+    log = GossipLog(path, refused)
+    start, entry = ENTRIES[0].as_dict(), ENTRIES[1].as_dict()
+    assert log.append([start, entry])
+    path.unlink()
+    assert not log.append([entry])
+    assert (log.is_gone, log.failed) == (True, 0)
+    assert not path.exists() or not path.stat().st_size
+    assert log.append([start])
+    assert log.append([entry])
+    assert not log.is_gone
+    assert list(read_gossip(path)) == list(ENTRIES[:2])
+
+
 START, PUBLICATION, LOST, REBASE, MEASUREMENT, *_ = ENTRIES
 
 
