@@ -3,6 +3,7 @@
 bin/study setup    install MinAtar's games, which are under the GPL and no part of galamp
 bin/study plan     the blocks: what each is for, how many of its runs are done
 bin/study pilot    how fast each arm is here, and how much of a block fits into the time given
+bin/study rates    how fast the arms of Pong are, in turns, for the times of H3
 bin/study run      train the runs of a block that are not done, and keep a row of each
 bin/study cell     repeat one run, and hold it against its row
 bin/study peer     train Stable-Baselines3's A2C in Pong, with its published settings
@@ -25,6 +26,7 @@ from galamp.cli.study_training import (
     cell_command,
     peer_command,
     pilot_command,
+    rates_command,
     run_command,
     setup_command,
 )
@@ -77,6 +79,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_block(one)
     one.add_argument("--hours", metavar="H", type=_hours, default=3.0,
                      help="time that there is (default: 3)")  # fmt: skip
+    add(
+        "rates",
+        "Measure the arms of Pong in turns, for the times of H3, and keep it",
+        rates_command,
+    )
     one = add("run", "Train the runs of a block that are not done", run_command)
     _add_block(one)
     one.add_argument("--hours", metavar="H", type=_hours,

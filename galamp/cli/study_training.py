@@ -1,4 +1,4 @@
-"""Commands of bin/study that train: pilot, run, cell, peer; and setup, before them.
+"""Commands of bin/study that train: pilot, rates, run, cell, peer; and setup, before them.
 
 file of a block --run--> run folders, rows; a row --cell--> the same run once more, beside it
 """
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -61,22 +61,55 @@ def pilot_command(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def rates_command(args: argparse.Namespace) -> int:
+    """`bin/study rates`."""
+    from galamp.cli.sweep import packing_here
+    from galamp.telemetry.display.console import plain_table, table_console
+    from galamp.tools.bench.tables import Origin
+    from galamp.tools.study import pong_rates
+    from galamp.tools.study.checkout import commit
+    from galamp.tools.study.pilot import measured
+
+    sweep = sweep_of("pong")
+    if pong_rates.current(pong_rates.read(), sweep.runs):
+        sys.stderr.write(
+            f"galamp: study: {pong_rates.FILE} has the rate of every arm; remove it to measure "
+            "them anew\n"
+        )
+        return EXIT_OK
+    packing, _ = packing_here(sweep, gpus=any(run.uses_gpus for run in sweep.runs))
+
+    def rate_of(run: PlannedRun) -> float:
+        per_s, _ = measured(run, packing)
+        sys.stderr.write(f"galamp: study: {run.arm}: {per_s:,.0f} agent steps/s\n")
+        return per_s
+
+    found = pong_rates.measure(sweep.runs, rate_of, Origin.here("").machine_line, commit())
+    pong_rates.write(found)
+    table = plain_table(("arm", "agent steps/s", "min - max"))
+    for rate in found:
+        least, most = min(rate.per_s), max(rate.per_s)
+        table.add_row(rate.arm, f"{rate.median:,.0f}", f"{least:,.0f} - {most:,.0f}")
+    table_console(sys.stdout).print(table)
+    return EXIT_OK
+
+
 def run_command(args: argparse.Namespace) -> int:
     """`bin/study run`."""
     from galamp.cli.sweep import train_sweep
     from galamp.tools.study.checkout import commit
     from galamp.tools.study.collecting import collect
-    from galamp.tools.study.rows import read_rows
-    from galamp.tools.study.study import cell_of
 
     block, sweep = plan.block_named(args.block), sweep_of(args.block)
     folder = args.dir or Path("runs") / sweep.name
-    stored = {(row.cell, row.hash) for row in read_rows(block.results)}
-    left = tuple(run for run in sweep.runs if (cell_of(run), run.hash) not in stored)
+    code, failure, added = EXIT_SIGTERM, None, 0
+    if left := without_row(sweep.runs, block):
+        added = collect(left, block, folder).added  # a call may have been killed before it did
+        left = without_row(left, block)
     if not left:
-        sys.stderr.write(f"galamp: study: {block.results} has a row of every run\n")
+        new = f", {added} of them new" if added else ""
+        sys.stderr.write(f"galamp: study: {block.results} has a row of every run{new}\n")
         return EXIT_OK
-    code, failure = EXIT_SIGTERM, None
     with ended_after(args.hours) as ended:
         try:
             code = train_sweep(
@@ -87,7 +120,7 @@ def run_command(args: argparse.Namespace) -> int:
     done = collect(left, block, folder)
     for line in done.damaged:
         sys.stderr.write(f"galamp: study: {line}\n")
-    sys.stderr.write(f"galamp: study: {done.added} new rows in {block.results}\n")
+    sys.stderr.write(f"galamp: study: {added + done.added} new rows in {block.results}\n")
     if failure is not None:
         raise failure
     if done.damaged:
@@ -95,6 +128,15 @@ def run_command(args: argparse.Namespace) -> int:
     if code == EXIT_SIGTERM and ended():
         return EXIT_OK
     return code
+
+
+def without_row(runs: Sequence[PlannedRun], block: plan.Block) -> tuple[PlannedRun, ...]:
+    """Return the runs of which the block's results have no row."""
+    from galamp.tools.study.rows import read_rows
+    from galamp.tools.study.study import cell_of
+
+    stored = {(row.cell, row.hash) for row in read_rows(block.results)}
+    return tuple(run for run in runs if (cell_of(run), run.hash) not in stored)
 
 
 def in_lock_step(run: PlannedRun) -> bool:
@@ -158,6 +200,7 @@ def _without_bits(row: Row, stored: Row) -> str:
 
 def peer_command(args: argparse.Namespace) -> int:
     """`bin/study peer`."""
+    from galamp.tools.bench.tables import Origin
     from galamp.tools.study import stable_baselines3
     from galamp.tools.study.kept import CUT_SHORT
 
@@ -175,7 +218,7 @@ def peer_command(args: argparse.Namespace) -> int:
         f"{run.wall_s / 60:.1f} minutes"
     )
     if whole(run):
-        stable_baselines3.add(run)
+        stable_baselines3.add(replace(run, machine=Origin.here("").machine_line))
     else:
         print(f"not kept: it {CUT_SHORT}")
     return EXIT_OK

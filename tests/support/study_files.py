@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from galamp.cli.study_files import sweep_of
-from galamp.tools.study import plan, stable_baselines3
+from galamp.tools.study import plan, pong_rates, stable_baselines3
 from galamp.tools.sweep.planned import PlannedRun
 
 Runs = Mapping[str, Sequence[PlannedRun]]
@@ -25,5 +25,6 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of results in place of the study's."""
     monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(stable_baselines3, "FILE", tmp_path / "results" / "peers.jsonl")
+    monkeypatch.setattr(pong_rates, "FILE", tmp_path / "results" / "pong-rates.jsonl")
     (tmp_path / "results").mkdir()
     return tmp_path / "results"

@@ -6,7 +6,8 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from galamp.tools.study import plan
+from galamp.tools.study import plan, pong_rates
+from galamp.tools.study.pong_rates import ArmRate
 from galamp.tools.study.rows import Row
 from galamp.tools.study.scale import Scale
 from galamp.tools.sweep.planned import PlannedRun
@@ -18,6 +19,8 @@ TUNED = sorted({tuned for of in plan.RATES.values() for tuned in of.values()})
 RATE = 0.002
 RATES = {block: dict.fromkeys(of, RATE) for block, of in plan.RATES.items()}
 """Learning rates of blocks' arms that `tuning_rows` chooses."""
+STEPS_PER_S = {plan.GALA_PONG: 2.0, plan.A2C_PONG: 2.0}
+"""Agent steps per second of H3's arms."""
 
 
 def row(arm: str, game: str, seed: int, score: float, **other: object) -> Row:
@@ -53,7 +56,7 @@ def rows_of(runs: Iterable[PlannedRun]) -> list[Row]:
         found.append(
             row(
                 run.arm, plan.game_of(run.env_id), run.seed, score, hash=run.hash,
-                reached_s=100.0 + later + run.seed, reached_steps=500,
+                reached_s=100.0 + later + run.seed, reached_steps=100 + int(later) + run.seed,
             )
         )  # fmt: skip
     return found
@@ -91,8 +94,23 @@ def write(block: str, kept: Sequence[Row]) -> None:
     plan.BLOCKS[block].results.write_text(text)
 
 
+def pong_rates_of(runs: Iterable[PlannedRun], **other: object) -> list[ArmRate]:
+    """Rates of the arms of block pong, all the same."""
+    return [
+        dataclasses.replace(
+            ArmRate(arm, run.hash, (1.0, 2.0, 3.0), "a machine", "abc"),
+            **other,  # type: ignore[arg-type]
+        )
+        for arm, run in pong_rates.first_runs(runs).items()
+    ]
+
+
 def write_all(runs: Mapping[str, Sequence[PlannedRun]]) -> dict[str, list[Row]]:
-    """Store a row of every run of the blocks that decide, or that these rest on."""
+    """Store a row of every run of the blocks that decide, or that these rest on.
+
+    The rates of Pong's arms, too.
+    """
+    pong_rates.write(pong_rates_of(runs["pong"]), plan.RESULTS / pong_rates.FILE.name)
     kept = {name: rows_of(runs[name])
             for name in ("reference", "robustness", "efficiency", "pong")}  # fmt: skip
     kept["tuning"] = tuning_of(runs)

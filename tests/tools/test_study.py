@@ -39,6 +39,7 @@ from tests.support.study_rows import (
     RATES,
     SCALES,
     SEEDS,
+    STEPS_PER_S,
     large,
     row,
     rows,
@@ -68,11 +69,11 @@ def test_a_difference_is_found_whoever_it_favours(
     efficient = hypotheses.efficiency(both, SCALES, whole=True)
     assert (efficient.p is not None and efficient.p < 0.001, efficient.favours) == (True, favours)
     pong = [
-        row(arm, "pong", seed, 20.0, reached_s=600.0 + seed + 60 * later)
+        row(arm, "pong", seed, 20.0, reached_steps=600 + seed + 60 * later)
         for arm, later in ((plan.GALA_PONG, not favours), (plan.A2C_PONG, favours))
         for seed in SEEDS
     ]
-    fast = hypotheses.speed(pong, whole=True)
+    fast = hypotheses.speed(pong, STEPS_PER_S, whole=True)
     assert (fast.p is not None and fast.p < 0.01, fast.favours) == (True, favours)
 
 
@@ -83,9 +84,9 @@ def test_equal_arms_differ_in_nothing_and_missing_runs_leave_it_open() -> None:
     assert hypotheses.robustness([], SCALES, whole=True).p is None
     assert hypotheses.robustness(same, {}, whole=True).p is None, "no game has a scale"
     never = [row(arm, "pong", 1, -20.0) for arm in (plan.GALA_PONG, plan.A2C_PONG)]
-    found = hypotheses.speed(never, whole=True)
+    found = hypotheses.speed(never, STEPS_PER_S, whole=True)
     assert (found.p, found.favours) == (1.0, False), "none came to the score: nothing differs"
-    assert hypotheses.speed(never, whole=False).p is None
+    assert hypotheses.speed(never, STEPS_PER_S, whole=False).p is None
 
 
 def test_a_seed_that_only_one_arm_has_is_left_out() -> None:

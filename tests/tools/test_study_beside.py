@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
+import torch
 
 from galamp.cli import study as command
 from galamp.cli.study_files import sweep_of
 from galamp.core.errors import EXIT_OK, UserError
+from galamp.core.machine.machine import processor_name
 from galamp.tools.study import (
     plan,
     published,
@@ -110,7 +115,8 @@ def test_a_run_of_another_library_is_kept_and_shown_beside(tmp_path: Path) -> No
     study = Study({name: [] for name in plan.BLOCKS}, dict.fromkeys(plan.BLOCKS, ()), {}, kept)
     (shown,) = report(study)["pong"]
     assert (shown["arm"], shown["runs"], shown["reached"]) == ("stable-baselines3", 2, 1)
-    assert (shown["steps"], shown["seconds"]) == (1600, 60.0)
+    assert (shown["steps"], shown["seconds_as_trained"]) == (1600, 60.0)
+    assert (shown["steps_per_s"], shown["seconds"]) == (None, None), "it takes no turns"
     assert [each.verdict for each in study.decisions()] == ["open"] * 3, "it decides nothing"
     file.write_text("[]\n")
     with pytest.raises(UserError, match="damaged"):
@@ -129,6 +135,74 @@ def test_it_ends_once_a_hundred_episodes_have_the_score(
     model = SimpleNamespace(ep_info_buffer=[{"r": each} for each in returns])
     assert reached({"self": model}, {}) is goes_on
     assert (reached.score, reached.done) == (score, not goes_on)
+
+
+def test_it_tells_now_and_then_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = SimpleNamespace(ep_info_buffer=[{"r": -20.0}, {"r": -19.0}], num_timesteps=1600)
+    reached = stable_baselines3.Reached(15.0)
+    assert reached({"self": model}, {})
+    assert capsys.readouterr() == ("", ""), "not with every step"
+    monkeypatch.setattr(stable_baselines3, "PROGRESS_S", 0.0)
+    assert reached({"self": model}, {})
+    assert capsys.readouterr() == ("", "galamp: study: 1,600 agent steps, score -19.5\n")
+
+
+@pytest.fixture
+def affinity(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
+    """The cores that a process is bound to, one after the other, which is not that of the test."""
+    bound = [{3, 5, 7}]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: bound[-1])
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: bound.append(set(cores)))
+    return bound
+
+
+def test_it_has_two_cores_with_a_thread_each(
+    affinity: list[set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As galamp's runs in Pong; whoever had it trained has all cores afterwards."""
+    threads: list[int] = []
+    trained_on: list[set[int]] = []
+
+    def learn(steps: int, callback: stable_baselines3.Reached) -> None:
+        trained_on.append(affinity[-1])
+        callback({"self": model}, {})
+
+    model = SimpleNamespace(
+        ep_info_buffer=[{"r": 16.0}] * 100, num_timesteps=1600, learn=learn,
+        set_logger=lambda logger: None,
+    )  # fmt: skip
+    anything = MagicMock()
+    for name in ("ale_py", "gymnasium", "stable_baselines3.common.env_util",
+                 "stable_baselines3.common.logger", "stable_baselines3.common.vec_env",
+                 "stable_baselines3.common", "stable_baselines3.common.sb2_compat",
+                 "stable_baselines3.common.sb2_compat.rmsprop_tf_like"):  # fmt: skip
+        monkeypatch.setitem(sys.modules, name, anything)
+    library = SimpleNamespace(A2C=lambda *_, **__: model, __version__="2.9.2")
+    monkeypatch.setitem(sys.modules, "stable_baselines3", library)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    run = stable_baselines3.train(7, 3200)
+    assert (trained_on, threads) == ([{3, 5}], [stable_baselines3.CORES])
+    assert affinity == [{3, 5, 7}, {3, 5}, {3, 5, 7}]
+    assert (run.seed, run.agent_steps, run.reached_steps, run.score) == (7, 1600, 1600, 16.0)
+
+
+def test_a_process_without_it_keeps_its_cores(
+    affinity: list[set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    with pytest.raises(UserError, match="is missing"):
+        stable_baselines3.train(1, 1)
+    assert affinity[-1] == {3, 5, 7}
+
+
+def test_older_runs_do_not_tell_their_machine(results: Path) -> None:
+    values = dataclasses.asdict(PEER)
+    del values["machine"]
+    stable_baselines3.FILE.write_text(json.dumps(values) + "\n")
+    assert stable_baselines3.read() == [PEER]
+    assert PEER.machine == ""
 
 
 def test_a_seed_of_another_library_is_trained_once(
@@ -153,6 +227,8 @@ def test_a_run_of_another_library_that_was_cut_short_does_not_occupy_its_seed(
     assert command.main(["peer"]) == EXIT_OK
     (kept,) = stable_baselines3.read()
     assert kept.agent_steps == plan.PEER_STEPS
+    assert kept.machine.startswith(processor_name()), "where it was trained"
+    assert "Python" in kept.machine
     assert "not kept" not in capsys.readouterr().out
 
 
@@ -163,7 +239,7 @@ def test_a_stored_run_of_another_library_that_was_cut_short_does_not_count(resul
     counted, out = kept_peers("pong", stable_baselines3.read())
     assert counted == [PEER]
     assert [str(each) for each in out] == [
-        "pong: stable-baselines3 1: ended below +15 before 3,000,000 agent steps"
+        "pong: stable-baselines3 1: ended below +15 before 6,000,000 agent steps"
     ]
 
 
@@ -173,6 +249,7 @@ def test_stable_baselines3_is_really_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("stable_baselines3")
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # of the tests' process
     monkeypatch.setattr(stable_baselines3, "FILE", tmp_path / "peers.jsonl")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))

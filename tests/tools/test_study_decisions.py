@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ from galamp.tools.study.rows import Row
 from galamp.tools.study.study import Shape, Study
 from galamp.tools.study.text_report import show
 from galamp.tools.sweep.packing import Packing
-from tests.support.study_rows import GAMES, SCALES, large, row, rows, small
+from tests.support.study_rows import GAMES, SCALES, STEPS_PER_S, large, row, rows, small
 
 FILLS = (0.0, 1e-4, 0.011, 0.016, 0.017, 0.024, 0.026, 0.049, 0.051, 0.3, 1.0)
 
@@ -77,37 +78,92 @@ def test_a_verdict_is_one_that_no_missing_outcome_changes(p: float, other: float
 # H3
 
 
-def pong(arm: str, times: list[float | None]) -> list[Row]:
+def pong(arm: str, steps: list[int | None]) -> list[Row]:
     return [
-        row(arm, "pong", seed, 0.0, reached_s=time, wall_s=1000.0)
-        for seed, time in enumerate(times, 1)
+        row(arm, "pong", seed, 0.0, reached_steps=each, total_steps=2000, agent_steps=each or 2000)
+        for seed, each in enumerate(steps, 1)
     ]
 
 
+def speed(
+    ours: list[int | None], theirs: list[int | None], rates: Mapping[str, float] = STEPS_PER_S
+) -> Outcome:
+    """H3 of arms that came to the score after so many agent steps, or never."""
+    both = [*pong(plan.GALA_PONG, ours), *pong(plan.A2C_PONG, theirs)]
+    return hypotheses.speed(both, rates, whole=True)
+
+
 def test_who_comes_to_the_score_at_all_is_sooner_though_neither_has_a_median() -> None:
-    some, none = [100.0, 200.0, 300.0, 400.0, *[None] * 6], [None] * 10
-    found = hypotheses.speed([*pong(plan.GALA_PONG, some), *pong(plan.A2C_PONG, none)], True)
+    some: list[int | None] = [200, 400, 600, 800, *[None] * 6]
+    none: list[int | None] = [None] * 10
+    found = speed(some, none)
     assert (found.p or 1.0) < 0.1
     assert found.favours
     assert found.found == "GALA 4 of 10, no median time; A2C 0 of 10, no median time"
-    back = hypotheses.speed([*pong(plan.GALA_PONG, none), *pong(plan.A2C_PONG, some)], True)
+    back = speed(none, some)
     assert back.p == pytest.approx(found.p, abs=0.01), "both are drawn"
     assert not back.favours
 
 
 def test_three_seeds_that_are_all_sooner_are_one_arrangement_of_ten() -> None:
-    ours, theirs = pong(plan.GALA_PONG, [60.0, 72.0, 66.0]), pong(plan.A2C_PONG, [120.0] * 3)
-    found = hypotheses.speed([*ours, *theirs], True)
+    found = speed([120, 144, 132], [240] * 3)
     assert found.p == pytest.approx(0.1)
     assert found.found == (
         "GALA 3 of 3, median 1.1 minutes; A2C 3 of 3, median 2.0 minutes; "
         "ratio of the medians 0.55 (0.50 to 0.60)"
     )
-    some = pong(plan.A2C_PONG, [120.0, 120.0, None])
-    assert "0.55 (0.00 to 0.60)" in hypotheses.speed([*ours, *some], True).found
-    late = pong(plan.GALA_PONG, [60.0, 120.0, None])
-    found = hypotheses.speed([*late, *pong(plan.A2C_PONG, [120.0] * 3)], True)
-    assert "1.00 (0.50 or more)" in found.found
+    assert "0.55 (0.00 to 0.60)" in speed([120, 144, 132], [240, 240, None]).found
+    assert "1.00 (0.50 or more)" in speed([120, 240, None], [240] * 3).found
+
+
+def test_of_equal_agent_steps_the_arm_with_the_larger_rate_is_sooner() -> None:
+    steps: list[int | None] = [500, 520, 540, 560, 580]
+    found = speed(steps, steps, STEPS_PER_S | {plan.GALA_PONG: 4.0})
+    assert found.p == pytest.approx(2 / 252), "the greatest excess of 252 arrangements, two-sided"
+    assert found.favours
+    assert "ratio of the medians 0.50" in found.found
+    back = speed(steps, steps, STEPS_PER_S | {plan.A2C_PONG: 4.0})
+    assert back.p == pytest.approx(2 / 252)
+    assert not back.favours
+    assert speed(steps, steps).p == 1.0
+
+
+@pytest.mark.parametrize("gala_is_faster", [True, False])
+def test_who_comes_later_than_the_faster_arms_last_agent_step_counts_as_one_that_did_not(
+    gala_is_faster: bool,
+) -> None:
+    """Amendment 7: both arms have the same time, of 500 s: 1,000 agent steps of the slower one."""
+    rates = STEPS_PER_S | {plan.GALA_PONG if gala_is_faster else plan.A2C_PONG: 4.0}
+
+    def outcome(of_faster: list[int | None], of_slower: list[int | None]) -> Outcome:
+        both = (of_faster, of_slower) if gala_is_faster else (of_slower, of_faster)
+        return speed(*both, rates)
+
+    never: list[int | None] = [None] * 5
+    late: list[int | None] = [1001, 1200, 1400, 1600, 2000]
+    within: list[int | None] = [996, 997, 998, 999, 1000]
+    every = outcome(never, late)
+    assert (every.p, every.favours) == (1.0, False), "in the same time neither came there"
+    assert every.found == "GALA 0 of 5, no median time; A2C 0 of 5, no median time"
+    assert every == outcome(never, never)
+    only = outcome(never, within)
+    assert only.p == pytest.approx(2 / 252), "0 of 5 against 5 of 5 in the same time"
+    assert only.favours is not gala_is_faster
+    assert f"{'A2C' if gala_is_faster else 'GALA'} 5 of 5" in only.found
+    two: list[int | None] = [400, 1600, None, None, None]
+    at_the_end: list[int | None] = [2000, 2000, 2000, 1996, 1992]
+    for some in (two, at_the_end):
+        assert outcome(some, [800, 900, 1001, 1500, 2000]) == outcome(
+            some, [800, 900, None, None, None]
+        )
+    assert outcome([1600] * 5, late).p == pytest.approx(2 / 252)
+
+
+def test_h3_is_open_without_the_rates_of_both_arms() -> None:
+    both = [*pong(plan.GALA_PONG, [500] * 5), *pong(plan.A2C_PONG, [900] * 5)]
+    assert hypotheses.speed(both, STEPS_PER_S, whole=True).p is not None
+    for rates in ({}, {plan.GALA_PONG: 2.0}, {plan.A2C_PONG: 2.0, "data-parallel-pong": 2.0}):
+        assert hypotheses.speed(both, rates, whole=True).p is None
 
 
 def test_three_seeds_can_show_nothing_and_five_a_large_difference() -> None:

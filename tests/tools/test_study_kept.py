@@ -25,7 +25,7 @@ from galamp.tools.study.stable_baselines3 import PeerRun
 from galamp.tools.study.study import study_of
 from galamp.tools.study.text_report import show
 from galamp.tools.sweep.ledger import Ledger
-from galamp.tools.sweep.planned import PlannedRun
+from galamp.tools.sweep.planned import PlannedRun, Sweep
 from tests.support.finished import finished_run
 from tests.support.study_files import Runs, results, runs
 from tests.support.study_rows import row, rows_of, write, write_all
@@ -51,8 +51,9 @@ def test_stale_repeated_and_unplanned_rows_count_nowhere_and_are_named(runs: Run
     assert [each["verdict"] for each in before["decisions"]] == ["supported"] * 3
     assert before["left_out"] == []
     for name, of in kept.items():
-        stale = [dataclasses.replace(each, hash="f" * 16, final=-9.0, reached_s=None,
-                                     curve=(-9.0,) * plan.GRID_POINTS) for each in of]  # fmt: skip
+        other = row("other", "pong", 1, -9.0, hash="f" * 16)
+        stale = [dataclasses.replace(other, arm=each.arm, game=each.game, seed=each.seed)
+                 for each in of]  # fmt: skip
         twice = [dataclasses.replace(each, hash=of[at].hash) for at, each in enumerate(stale)]
         write(name, [*stale[:3], *of, *twice[:2], row("gala-9", "pong", 1, -9.0)])
     with stable_baselines3.FILE.open("a") as file:
@@ -177,6 +178,58 @@ def test_run_in_a_folder_of_other_settings_says_what_to_do(
     assert f"{folder / three[0].name}: was begun with other settings" in said.splitlines()[-1]
     assert "choose another --dir" in said.splitlines()[-1]
     assert read_rows(plan.BLOCKS["pong"].results) == rows_of([three[2]])
+
+
+def test_runs_that_have_finished_get_their_rows_before_others_are_trained(
+    ended: tuple[list[PlannedRun], Path],
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As of a call that was killed before it came to them; who has a row is not listed again."""
+    three, folder = ended
+    given: list[PlannedRun] = []
+
+    def train_sweep(sweep: Sweep, *_: object, **__: object) -> int:
+        given.extend(sweep.runs)
+        assert read_rows(plan.BLOCKS["pong"].results) == rows_of([three[0], three[2]])
+        return EXIT_OK
+
+    monkeypatch.setattr(sweep_cli, "train_sweep", train_sweep)
+    command.main(["run", "pong", "--dir", str(folder)])
+    assert given == [three[1], *runs["pong"][3:]]
+    assert "2 new rows" in capsys.readouterr().err
+
+
+def test_nothing_is_trained_where_all_that_lacked_a_row_had_finished(
+    ended: tuple[list[PlannedRun], Path],
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write("pong", rows_of(runs["pong"][3:]))
+    monkeypatch.setattr(collecting, "row_of", lambda run, *_, **__: rows_of([run])[0])
+    monkeypatch.setattr(sweep_cli, "train_sweep", lambda *_, **__: pytest.fail("trained"))
+    assert command.main(["run", "pong", "--dir", str(ended[1])]) == EXIT_OK
+    assert "has a row of every run, 3 of them new" in capsys.readouterr().err
+    assert len(read_rows(plan.BLOCKS["pong"].results)) == len(runs["pong"])
+
+
+def test_a_folder_that_is_not_there_yet_has_no_runs_to_make_rows_of(
+    results: Path, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "runs" / "study-pong"
+    given: list[PlannedRun] = []
+
+    def train_sweep(sweep: Sweep, *_: object, **__: object) -> int:
+        given.extend(sweep.runs)
+        assert not folder.exists()
+        return EXIT_OK
+
+    monkeypatch.setattr(sweep_cli, "train_sweep", train_sweep)
+    assert command.main(["run", "pong", "--dir", str(folder)]) == EXIT_OK
+    assert given == list(runs["pong"])
+    assert read_rows(plan.BLOCKS["pong"].results) == []
 
 
 @pytest.mark.parametrize("failure", [None, UserError("the folder is damaged")])

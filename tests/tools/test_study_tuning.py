@@ -11,7 +11,7 @@ import pytest
 
 from galamp.cli import study as command
 from galamp.core.errors import EXIT_OK
-from galamp.tools.study import plan, random_actions, tuning
+from galamp.tools.study import plan, pong_rates, random_actions, tuning
 from galamp.tools.study.checking import complaints, to_come
 from galamp.tools.study.report import report
 from galamp.tools.study.rows import Row
@@ -27,6 +27,7 @@ __all__ = ["runs"]
 def kept(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Row]]:
     """Stored rows of all runs that decide, and of all tuning, in a folder of their own."""
     monkeypatch.setattr(plan, "RESULTS", tmp_path)
+    monkeypatch.setattr(pong_rates, "FILE", tmp_path / pong_rates.FILE.name)
     return write_all(runs)
 
 

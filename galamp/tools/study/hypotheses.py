@@ -30,7 +30,6 @@ from galamp.tools.study import plan
 from galamp.tools.study.decisions import Outcome
 from galamp.tools.study.rows import Row, by_game
 from galamp.tools.study.scale import Scale, Scales
-from galamp.tools.study.stable_baselines3 import PeerRun
 
 
 def pairs(
@@ -105,19 +104,46 @@ def efficiency(rows: Sequence[Row], of: Scales, whole: bool) -> Outcome:
     return Outcome("H2", claim, better.p, better.probability > 0.5, found)
 
 
-def speed(rows: Sequence[Row], whole: bool) -> Outcome:
-    """Return the test of H3."""
+def speed(rows: Sequence[Row], rates: Mapping[str, float], whole: bool) -> Outcome:
+    """Return the test of H3.
+
+    Args:
+        rows: of block pong.
+        rates: arm -> agent steps per second.
+        whole: whether no run is missing.
+    """
     claim = "GALA comes to +15 in Pong in less time than A2C"
     both = pairs(rows, plan.GALA_PONG, plan.A2C_PONG)
-    if not both or not whole:
+    if not both or not whole or not {plan.GALA_PONG, plan.A2C_PONG} <= rates.keys():
         return Outcome("H3", claim, None, False, _missing(both))
-    ours, theirs = (
-        [[times(row) for row in each[side]] for each in both.values()] for side in (0, 1)
-    )
+    ours, theirs = times(both, rates)
     test = log_rank(ours, theirs)
     every = [[run for task in side for run in task] for side in (ours, theirs)]
     p = 1.0 if test.p is None else test.p  # no run came to it: equal arms differ so much always
     return Outcome("H3", claim, p, test.excess > 0, _times_found(*every))
+
+
+def times(
+    both: Mapping[str, tuple[list[Row], list[Row]]], rates: Mapping[str, float]
+) -> tuple[list[list[Reaching]], list[list[Reaching]]]:
+    """Return when the runs of two arms came to the score of Pong, or how long they lasted without.
+
+    Time is agent steps over the rate of the arm. All are looked at for the same time: until the
+    faster arm's last agent step.
+    """
+    every = [row for each in both.values() for side in each for row in side]
+    until = min(row.total_steps / rates[row.arm] for row in every)
+    ours, theirs = (
+        [[_time(row, rates[row.arm], until) for row in each[side]] for each in both.values()]
+        for side in (0, 1)
+    )
+    return ours, theirs
+
+
+def _time(row: Row, rate: float, until: float) -> Reaching:
+    steps = row.agent_steps if row.reached_steps is None else row.reached_steps
+    time = min(steps / rate, until)
+    return Reaching(time, row.reached_steps is not None and steps / rate <= until)
 
 
 def _times_found(ours: Runs, theirs: Runs) -> str:
@@ -133,13 +159,6 @@ def _times_found(ours: Runs, theirs: Runs) -> str:
         between = f"{low:.2f} to {high:.2f}" if np.isfinite(high) else f"{low:.2f} or more"
         told.append(f"ratio of the medians {ratio.ratio:.2f} ({between})")
     return "; ".join(told)
-
-
-def times(row: Row | PeerRun) -> Reaching:
-    """Return when a run came to the score of Pong, or how long it lasted without."""
-    if row.reached_s is None:
-        return Reaching(row.wall_s, False)
-    return Reaching(row.reached_s, True)
 
 
 def iqm_of(tasks: Sequence[Numbers]) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from galamp.tools.study import plan
+from galamp.tools.study.pong_rates import ArmRate
 from galamp.tools.study.rows import Cell, Row
 from galamp.tools.study.stable_baselines3 import PeerRun, is_whole
 
@@ -79,3 +80,24 @@ def kept_peers(block: str, runs: Sequence[PeerRun]) -> tuple[list[PeerRun], list
         else:
             found[run.arm, run.seed] = run
     return list(found.values()), out
+
+
+def unkept_rates(block: str, rates: Sequence[ArmRate], planned: Mapping[str, str]) -> list[RowNote]:
+    """Return the measured rates of arms that do not count.
+
+    Args:
+        block: name of the block.
+        rates: as they were measured.
+        planned: arm -> digest of the settings of the run that is measured.
+    """
+    return [
+        RowNote(block, f"agent steps per second of {rate.arm}", why)
+        for rate in rates
+        if (why := _why_not(rate, planned))
+    ]
+
+
+def _why_not(rate: ArmRate, planned: Mapping[str, str]) -> str:
+    if rate.arm not in planned:
+        return NOT_PLANNED
+    return "" if rate.hash == planned[rate.arm] else f"{OTHER_SETTINGS} ({rate.hash})"

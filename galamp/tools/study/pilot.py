@@ -62,7 +62,7 @@ def rates(sweep: Sweep, packing: Packing, say: Callable[[str], object]) -> list[
     for arm in sweep.arms:
         of = [run for run in sweep.runs if run.arm == arm]
         say(f"{arm}: {WARM_UP_S + SECONDS:g} s ...")
-        per_s, start_s = _measured(of[0], packing)
+        per_s, start_s = measured(of[0], packing)
         found.append(Rate(arm, per_s, start_s, len(of)))
     return found
 
@@ -118,8 +118,12 @@ def first_seeds(runs: Sequence[PlannedRun], count: int) -> list[PlannedRun]:
     return found
 
 
-def _measured(run: PlannedRun, packing: Packing) -> tuple[float, float]:
-    """Return the agent steps per second of a run, and its time without training."""
+def measured(run: PlannedRun, packing: Packing) -> tuple[float, float]:
+    """Return the agent steps per second of a run, and its time without training.
+
+    Raises:
+        RunFailed: the run fails, or makes no agent steps.
+    """
     place = packing.take(run.cores)
     assert place is not None, "nothing else runs"
     command = (sys.executable, "-m", "galamp", "run", "--quiet", *flags(run))

@@ -13,7 +13,8 @@ Supported: p after Holm's correction over the three is below 0.05, and the diffe
 refuted: below 0.05, and the other's; else undecided. A hypothesis whose runs are not all there yet
 is open, and counts as one of the three all the same.
 
-Amendments, made before any run of blocks robustness and pong, and after 55 of block efficiency:
+Amendments, made before any run of blocks robustness and pong, and after 55 of block efficiency; the
+last one after all runs of block robustness:
 
 1. Every arm had taken the greatest of its three learning rates. So each was given a fourth, twice
    that, and the controls with split updates and without gossip four of their own, on the tuning
@@ -28,6 +29,12 @@ Amendments, made before any run of blocks robustness and pong, and after 55 of b
 5. H2: where arrangements are drawn, the runs as they are count as one more, so that p is never 0.
 6. Of five arms the fourth rate, the greatest, was the best one again. Each arm goes on with twice
    its greatest rate until another one is better.
+7. H3, before any run of block pong: the sittings have machines of different speed, so the time to
+   +15 is its agent steps over the arm's agent steps per second, median of rounds in which the arms
+   take turns on one machine (`bin/study rates`). Runs may go on for twice as long, so that who is
+   late comes there, too; who comes there later than the faster arm's last agent step counts as one
+   that did not, so that both arms have the same time. A2C's one learner computes on both cores,
+   like GALA's two; it had been given one thread.
 
 Rows of runs that 1, 2 and 6 replace are in results/withdrawn.jsonl, which nothing reads.
 """
@@ -86,7 +93,7 @@ RATES = {
     },
 }
 """Block -> arm -> the arm of block tuning whose learning rate it takes; other blocks take none."""
-PEER_STEPS = 3_000_000
+PEER_STEPS = 6_000_000
 """Agent steps of another library's run in Pong that does not come to +15: those of galamp's."""
 
 GRID_POINTS = 40

@@ -6,12 +6,12 @@ Study --report--> dict, as `--json` prints it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from galamp.tools.compare.reaching import Reaching, median_time
-from galamp.tools.study import hypotheses, plan, published, sensitivity, tuning
+from galamp.tools.study import plan, published, sensitivity, tuning
 from galamp.tools.study.arms import of_arms
 from galamp.tools.study.balls import balls, certificate
 from galamp.tools.study.rows import Row
@@ -34,7 +34,7 @@ def report(study: Study) -> dict[str, Any]:
         "to_reach": sensitivity.to_reach(study),
         "other_rules": sensitivity.other_rules(study),
         "arms": [row for name in plan.NORMALISED for row in of_arms(study, name)],
-        "pong": _pong([*study.rows["pong"], *study.peers]),
+        "pong": _pong([*study.rows["pong"], *study.peers], study.pong_rates),
         "atari": published.beside(study.rows["atari"]),
         "balls": balls(study),
         "runs": {name: _of_block(study, name) for name in plan.BLOCKS},
@@ -56,23 +56,32 @@ def _of_block(study: Study, block: str) -> dict[str, Any]:
     }
 
 
-def _pong(rows: Sequence[Row | PeerRun]) -> list[dict[str, Any]]:
+def _pong(rows: Sequence[Row | PeerRun], rates: Mapping[str, float]) -> list[dict[str, Any]]:
     found = []
     for arm in dict.fromkeys(row.arm for row in rows):
         of = [row for row in rows if row.arm == arm]
-        steps = [
-            Reaching(row.agent_steps, False)
-            if row.reached_steps is None
-            else Reaching(row.reached_steps, True)
-            for row in of
-        ]
+        steps, rate = median_time([_steps(row) for row in of]), rates.get(arm)
         found.append(
             {
                 "arm": arm,
                 "runs": len(of),
-                "reached": sum(run.reached for run in steps),
-                "steps": median_time(steps),
-                "seconds": median_time([hypotheses.times(row) for row in of]),
+                "reached": sum(row.reached_steps is not None for row in of),
+                "steps": steps,
+                "steps_per_s": rate,
+                "seconds": None if steps is None or rate is None else steps / rate,
+                "seconds_as_trained": median_time([_seconds(row) for row in of]),
             }
         )
     return found
+
+
+def _steps(row: Row | PeerRun) -> Reaching:
+    if row.reached_steps is None:
+        return Reaching(row.agent_steps, False)
+    return Reaching(row.reached_steps, True)
+
+
+def _seconds(row: Row | PeerRun) -> Reaching:
+    if row.reached_s is None:
+        return Reaching(row.wall_s, False)
+    return Reaching(row.reached_s, True)

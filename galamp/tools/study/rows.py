@@ -47,7 +47,7 @@ class Row:
         galamp: version that trained it.
         total_steps: planned agent steps over all learners.
         agent_steps: made over all learners.
-        wall_s: training time in seconds, without start-up.
+        wall_s: training time in seconds, of all starts, with that of their processes to begin.
         curve: mean returns of the last 100 training episodes at `plan.GRID_POINTS` equal distances
             over the planned agent steps, the last at their end; None before the first episodes.
         reached_steps: agent steps at the first row of metrics with a mean return of 100 episodes of

@@ -3,8 +3,9 @@
     train --PeerRun--> results/stable-baselines3.jsonl, a line for each run
 
 The settings are those of RL Baselines3 Zoo for Atari (`hyperparams/a2c.yml`): 16 environments,
-rollouts of 5 agent steps, RMSprop in TensorFlow's form. Torch computes on as many threads as it
-likes. A run ends when the mean return of the last 100 episodes is the study's score of Pong.
+rollouts of 5 agent steps, RMSprop in TensorFlow's form. It has `CORES` cores, as galamp's runs in
+Pong do, and torch a thread for each. A run ends when the mean return of the last 100 episodes is
+the study's score of Pong.
 Stable-Baselines3 is no dependency of galamp's: `pip install -e .[dev]` brings it.
 """
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +34,9 @@ GAME = "PongNoFrameskip-v4"
 ENVIRONMENTS, STACKED = 16, 4
 SETTINGS: dict[str, Any] = {"ent_coef": 0.01, "vf_coef": 0.25}
 RMSPROP_EPS = 1e-5
+CORES = 2
+"""Cores that it may use: those that the file of block pong gives each run."""
+PROGRESS_S = 60.0
 EPISODES = 100
 """Episodes whose mean return counts, as in Stable-Baselines3's own log."""
 
@@ -48,6 +54,7 @@ class PeerRun:
         reached_steps: agent steps at the score, or None.
         reached_s: training time there.
         score: mean return of the last 100 episodes at the end; None before the first.
+        machine: processor, cores, versions; empty in older rows, and before it is kept.
     """
 
     arm: str
@@ -58,18 +65,29 @@ class PeerRun:
     reached_steps: int | None
     reached_s: float | None
     score: float | None
+    machine: str = ""
 
 
 def train(seed: int, steps: int, target: float = plan.SCORE_OF_PONG) -> PeerRun:
-    """Train until the score, or for so many agent steps.
+    """Train until the score, or for so many agent steps, on the first `CORES` of this process.
 
     Raises:
         UserError: Stable-Baselines3 is not installed.
     """
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(every)[:CORES])
+    try:
+        return _train(seed, steps, target)
+    finally:
+        os.sched_setaffinity(0, every)
+
+
+def _train(seed: int, steps: int, target: float) -> PeerRun:
     try:
         import ale_py
         import gymnasium
         import stable_baselines3
+        import torch
         from stable_baselines3.common.env_util import make_atari_env
         from stable_baselines3.common.logger import Logger
         from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
@@ -79,6 +97,7 @@ def train(seed: int, steps: int, target: float = plan.SCORE_OF_PONG) -> PeerRun:
             f"Stable-Baselines3 is missing ({error}): {pip_install('stable-baselines3')}"
         ) from None
 
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     gymnasium.register_envs(ale_py)
     environment = VecFrameStack(make_atari_env(GAME, ENVIRONMENTS, seed), STACKED)
     policy = {
@@ -110,12 +129,17 @@ class Reached:
         self._target = target
         self.score: float | None = None
         self.done = False
+        self._told_s = time.monotonic()
 
     def __call__(self, variables: dict[str, Any], _: dict[str, Any]) -> bool:
-        """Look at the episodes of a step; returns whether training goes on."""
+        """Look at the episodes of a step, tell of it now and then; returns whether to go on."""
         returns = [episode["r"] for episode in variables["self"].ep_info_buffer]
         self.score = sum(returns) / len(returns) if returns else None
         self.done = len(returns) >= EPISODES and (self.score or 0.0) >= self._target
+        if (now_s := time.monotonic()) - self._told_s >= PROGRESS_S:
+            self._told_s = now_s
+            made = variables["self"].num_timesteps
+            sys.stderr.write(f"galamp: study: {made:,} agent steps, score {self.score}\n")
         return not self.done
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from galamp.tools.study import (
     hypotheses,
     plan,
+    pong_rates,
     random_actions,
     resolved,
     scale,
@@ -22,7 +23,7 @@ from galamp.tools.study import (
     tuning,
 )
 from galamp.tools.study.decisions import OPEN, Decision, Outcome, decide
-from galamp.tools.study.kept import RowNote, kept, kept_peers
+from galamp.tools.study.kept import RowNote, kept, kept_peers, unkept_rates
 from galamp.tools.study.rows import Cell, Row, read_rows
 from galamp.tools.study.scale import Scales
 from galamp.tools.study.stable_baselines3 import PeerRun
@@ -54,6 +55,7 @@ class Study:
         shapes: block -> arm -> what its runs are made of.
         rates: block -> arm -> the learning rate that its file has.
         other_defaults: rows that count, though defaults have changed since.
+        pong_rates: arm of block pong -> agent steps per second, measured in turns.
     """
 
     rows: Mapping[str, Sequence[Row]]
@@ -65,6 +67,7 @@ class Study:
     shapes: Mapping[str, Mapping[str, Shape]] = field(default_factory=dict)
     rates: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     other_defaults: Sequence[RowNote] = ()
+    pong_rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def chosen(self) -> dict[str, float]:
@@ -95,6 +98,8 @@ class Study:
                 yield f"{tuned}: no tuning runs"
             elif rate != chosen[tuned]:
                 yield misfit(arm, rate, chosen[tuned])
+        if block == "pong" and not set(arms) <= self.pong_rates.keys():
+            yield "pong: agent steps per second of the arms still to be measured (bin/study rates)"
 
     def decisions(self) -> list[Decision]:
         """Return what has become of the hypotheses; of open ones, what they lack."""
@@ -107,7 +112,7 @@ class Study:
             [
                 _told(hypotheses.robustness(rows["robustness"], of, not robustness), robustness),
                 _told(hypotheses.efficiency(rows["efficiency"], of, not efficiency), efficiency),
-                _told(hypotheses.speed(rows["pong"], not speed), speed),
+                _told(hypotheses.speed(rows["pong"], self.pong_rates, not speed), speed),
             ]
         )
         return [
@@ -145,6 +150,8 @@ def study_of(runs: Mapping[str, Sequence[PlannedRun]]) -> Study:
     rows: dict[str, list[Row]] = {}
     hashes = {name: {cell_of(run): run.hash for run in of} for name, of in runs.items()}
     peers, left_out = kept_peers("pong", stable_baselines3.read())
+    rates, first = pong_rates.read(), pong_rates.first_runs(runs["pong"])
+    left_out += unkept_rates("pong", rates, {arm: run.hash for arm, run in first.items()})
     for name, block in plan.BLOCKS.items():
         rows[name], out = kept(name, read_rows(block.results), hashes[name])
         left_out += out
@@ -164,6 +171,7 @@ def study_of(runs: Mapping[str, Sequence[PlannedRun]]) -> Study:
             for name, of in runs.items()
         },
         other_defaults=[*_of_other_defaults(runs, rows)],
+        pong_rates=pong_rates.current(rates, runs["pong"]),
     )
 
 

@@ -38,6 +38,10 @@ SENSITIVITY_NOTE = (
     "in which some runs end above and some do not tell anything. Other rules explore and decide "
     "nothing; their p is not corrected."
 )
+PONG_NOTE = (
+    "Agent steps/s: of the arms in turns on one machine, alone; time: agent steps over that. As "
+    "trained: medians of the runs' own times, of machines of different speed, some beside others."
+)
 MAX_ROWS = 10
 ABOVE = "above \u00bc, \u00bd, \u00be"
 
@@ -69,6 +73,7 @@ def show(found: Mapping[str, Any], file: TextIO, width: int | None = None) -> No
         console.print(Text(SENSITIVITY_NOTE, "dim"))
     if found["pong"]:
         console.print(_pong(found["pong"]))
+        console.print(Text(PONG_NOTE, "dim"))
     if found["atari"]:
         console.print(_atari(found["atari"]))
     if found["balls"]:
@@ -195,15 +200,19 @@ def _disagreement(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _pong(rows: Sequence[Mapping[str, Any]]) -> Any:
-    table = plain_table(("Pong", "runs", "came to +15", "median agent steps", "median time"))
+    headings = ("Pong", "runs", "came to +15", "median agent steps", "agent steps/s", "time",
+                "time as trained")  # fmt: skip
+    table = plain_table(headings, text=(0,))
     for row in rows:
         table.add_row(
             row["arm"],
             str(row["runs"]),
             str(row["reached"]),
-            UNKNOWN if row["steps"] is None else count(int(row["steps"])),
-            UNKNOWN if row["seconds"] is None else duration(row["seconds"]),
-        )
+            *(UNKNOWN if row[name] is None else count(int(row[name]))
+              for name in ("steps", "steps_per_s")),
+            *(UNKNOWN if row[name] is None else duration(row[name])
+              for name in ("seconds", "seconds_as_trained")),
+        )  # fmt: skip
     return table
 
 
@@ -276,8 +285,8 @@ def charts(study: Study, block: str) -> list[Chart]:
 
 
 def _curve(row: Row) -> tuple[Any, Any]:
-    """Return the known points of a stored curve, over agent steps."""
+    """Return the known points of a stored curve, over agent steps, as far as the run went."""
     values = np.array([np.nan if at is None else at for at in row.curve])
     steps = row.total_steps * np.arange(1, len(values) + 1) / len(values)
-    known = np.isfinite(values)
+    known = np.isfinite(values) & (steps <= max(row.agent_steps, steps[0]))
     return steps[known], values[known]
