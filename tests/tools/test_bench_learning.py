@@ -356,6 +356,14 @@ def test_every_game_of_a_task_is_there() -> None:
 
 @pytest.mark.parametrize("game", ["breakout", "asterix"])
 def test_algorithms_of_a_game_get_as_many_steps(game: str) -> None:
-    tasks = [task for task in TASKS.values() if task.name.startswith(f"minatar-{game}")]
-    assert {task.name.rpartition("-")[2] for task in tasks} == {"a2c", "ppo", "pqn"}
+    tasks = [TASKS[f"minatar-{game}-{algorithm}"] for algorithm in ("a2c", "ppo", "pqn")]
     assert len({task.steps for task in tasks}) == 1
+
+
+@pytest.mark.parametrize("game", ["pong", "minatar-breakout"])
+def test_four_learners_on_one_node_and_on_two_have_the_same_to_do(game: str) -> None:
+    one, two = (TASKS[f"{game}-a2c-{shape}"] for shape in ("1x4", "2x2"))
+    assert (one.nodes, two.nodes) == (1, 2)
+    assert (one.steps, one.bar, one.slow) == (two.steps, two.bar, True)
+    runs = [parsed(*learning.command_of(task, 1, "cpu")[1:]) for task in (one, two)]
+    assert [run.resources.learners for run in runs] == [4, 2]
