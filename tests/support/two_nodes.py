@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -22,6 +25,7 @@ from galamp.memory.cluster_board import ClusterBoard
 from galamp.memory.control import ControlBlock
 from galamp.memory.status import Phase, StatusBoard
 from galamp.memory.versioned_slots import Header
+from galamp.workers import bridge
 from galamp.workers.bridge import Bridge
 from galamp.workers.bridge_task import BridgeTask
 from tests.support.toy_port import InOneProcess
@@ -30,6 +34,8 @@ SIZE = 7
 TOY = "in-one-process"
 ADDRESSES = (f"toy/two-nodes-{number}" for number in itertools.count())
 DEADLINE_S = 60.0
+BEGIN_S = 1000.0
+"""Time at which bridges open, far from that of this machine's clock."""
 
 
 class OneNode:
@@ -46,11 +52,14 @@ class OneNode:
         wire: str = FLOAT32,
         trained: int = 0,
         parameters: int = SIZE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin; its first learner has `trained` for so many steps before the bridge begins.
 
-        The first `parameters` numbers of a vector are those of the network.
+        The first `parameters` numbers of a vector are those of the network. Bridges open at the
+        time that `clock` gives: tests tell them the time, and this machine may be slow.
         """
+        self._clock = clock
         self.ranks = ranks = Ranks(node, 2, lanes)
         self.topology = FromNode(make_topology(graph, ranks.all), ranks.among_all(0), lanes)
         remote = len(ranks.remote)
@@ -78,7 +87,11 @@ class OneNode:
         )  # fmt: skip
         self.ends: list[Transport] = [self.end(rank) for rank in range(lanes)]
         self.rings = [PublicationRing(self.arrays, rank) for rank in range(ranks.all)]
-        self.bridge = Bridge(self.task)
+        self.bridge = self._open()
+
+    def _open(self) -> Bridge:
+        with patch.object(bridge, "time", SimpleNamespace(monotonic=self._clock)):
+            return Bridge(self.task)
 
     def end(self, lane: int) -> Transport:
         """What a new process of a learner has."""
@@ -90,7 +103,7 @@ class OneNode:
     def new_bridge(self) -> None:
         """As the supervisor starts one after the last one was killed."""
         self.bridge.close()
-        self.bridge = Bridge(self.task)
+        self.bridge = self._open()
 
     @property
     def port(self) -> InOneProcess:
@@ -141,12 +154,12 @@ class TwoNodes:
     """Both, and the time that their bridges are told."""
 
     def __init__(self, graph: str = "ring", wire: str = FLOAT32, parameters: int = SIZE) -> None:
-        self.address, self._graph = next(ADDRESSES), graph
-        self.nodes = [
-            OneNode(n, self.address, graph=graph, wire=wire, parameters=parameters)
-            for n in range(2)
-        ]
-        self.now_s = time.monotonic()
+        self.address, self._graph, self.now_s = next(ADDRESSES), graph, BEGIN_S
+        self.nodes = [self.node(n, wire=wire, parameters=parameters) for n in range(2)]
+
+    def node(self, node: int, **others: Any) -> OneNode:
+        """Return a new node, whose bridge opens now."""
+        return OneNode(node, self.address, graph=self._graph, clock=lambda: self.now_s, **others)
 
     def __getitem__(self, node: int) -> OneNode:
         return self.nodes[node]
@@ -154,8 +167,7 @@ class TwoNodes:
     def begin_anew(self, node: int) -> OneNode:
         """Start a node again in an empty memory, as in a new folder."""
         self.nodes[node].bridge.close()
-        self.nodes[node] = OneNode(node, self.address, graph=self._graph)
-        self.nodes[node].bridge._opened_s = self.now_s
+        self.nodes[node] = self.node(node)
         return self.nodes[node]
 
     def step(self, passed_s: float = 0.1) -> None:

@@ -819,7 +819,7 @@ def test_a_read_that_has_begun_when_a_mirror_is_followed_is_no_mix() -> None:
 def test_nodes_that_differ_exchange_nothing_and_say_why() -> None:
     two = TwoNodes()
     two[1].bridge.close()
-    two.nodes[1] = type(two[0])(1, two.address, about="something else")
+    two.nodes[1] = two.node(1, about="something else")
     for _ in range(30):
         two.step()
         for node in two.nodes:
