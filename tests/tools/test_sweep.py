@@ -520,6 +520,7 @@ def test_the_end_is_a_table_of_arms_and_a_figure(
     assert [run["hash"] for run in result["runs"]] == [run.hash for run in sweep.runs]
     assert result["arms"][1]["score"] == {"iqm": 15.0, "interval": [10.0, 20.0], "seeds": 2}
     assert "it takes 4 per group" in result["statements"][0]
+    assert result["notes"] == ["intervals from fewer than 5 runs are too narrow"]
 
 
 def test_a_wrong_file_is_a_usage_error(

@@ -40,6 +40,7 @@ def results(sweep: Sweep, ledger: Ledger) -> dict[str, Any]:
         "arms": _arms(sweep, runs),
         "at_equal_steps": compared["at_equal"]["steps"] if compared else None,
         "statements": [pair["statement"] for pair in pairs if pair["improvement"]],
+        "notes": compared["notes"] if compared else [],
     }
 
 
