@@ -52,7 +52,7 @@ class OneNode:
         wire: str = FLOAT32,
         trained: int = 0,
         parameters: int = SIZE,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         """Begin; its first learner has `trained` for so many steps before the bridge begins.
 

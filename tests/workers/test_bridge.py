@@ -456,7 +456,7 @@ def test_steps_made_before_the_first_bridge_begins_are_of_this_start() -> None:
     two[1].status.learner(0)["agent_steps"] = 500
     two.until(lambda: two[0].status.agent_steps() == 500, passed_s=0.5)
     two[1].bridge.close()
-    late = two.nodes[1] = type(two[0])(1, two.address, trained=20)
+    late = two.nodes[1] = two.node(1, trained=20)
     two.met()
     two.until(lambda: two[0].status.agent_steps() == 520, passed_s=0.5)
     two.until(lambda: late.board.missing(0) == 500)
